@@ -1,0 +1,100 @@
+//! Reads in, variants out.
+
+pub mod native;
+
+use std::io::Write;
+
+use crate::base::{Fault, Faulty};
+use crate::flow::{Flow, Meters};
+use crate::genome::{ReadBatch, ReadGroup, Reference, Regions};
+
+/// What is asked of an engine.
+pub struct CallRequest<'a> {
+    /// The reference genome.
+    pub reference: &'a Reference,
+    /// Where its FASTA file is, for engines that are other programs.
+    pub reference_path: &'a std::path::Path,
+    /// Sample name in the VCF.
+    pub sample: String,
+    /// Read groups that batches refer to by index; never empty.
+    pub read_groups: Vec<ReadGroup>,
+    /// Copies of each contig: 1 or 2.
+    pub ploidy: u8,
+    /// Call only here, when given.
+    pub regions: Option<Regions>,
+    /// Worker threads. Never changes a byte of output.
+    pub threads: usize,
+    /// Header line that says how the calls were made; paths shortened.
+    pub command_line: String,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CallReport {
+    /// Reads taken.
+    pub reads: u64,
+    /// Reads placed on the reference.
+    pub mapped: u64,
+    /// Reads marked as duplicates.
+    pub duplicates: u64,
+    /// Records written, filtered ones too.
+    pub records: u64,
+    /// Bytes of VCF text before compression.
+    pub vcf_bytes: u64,
+    /// The tabix index of the VCF (a `.tbi` file's content).
+    pub tabix: Vec<u8>,
+}
+
+/// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.
+pub trait Engine: Send + Sync {
+    /// Short name, as in `--engine NAME`.
+    fn name(&self) -> &str;
+
+    /// Version for the VCF header and the receipt.
+    fn version(&self) -> String;
+
+    /// Calls variants. The VCF goes to `vcf`; alignments to `bam`, when given.
+    ///
+    /// Errors: whatever `reads` ends with; [`Error`] otherwise.
+    fn call(
+        &self,
+        request: &CallRequest<'_>,
+        reads: Flow<'_, ReadBatch>,
+        meters: &Meters,
+        vcf: &mut (dyn Write + Send),
+        bam: Option<&mut (dyn Write + Send)>,
+    ) -> Result<CallReport, Error>;
+}
+
+/// Why an engine gave no calls.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The reads could not be had.
+    #[error(transparent)]
+    Reads(#[from] crate::flow::Error),
+    /// The output could not be written.
+    #[error("writing {what}")]
+    Output {
+        /// Which output.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Error::Reads(error) => error.fault(),
+            Error::Output { .. } => Fault::Disk,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Reads(error) => error.hint(),
+            Error::Output { .. } => None,
+        }
+    }
+}
