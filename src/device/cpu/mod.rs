@@ -1,0 +1,3 @@
+//! The CPU's forms of the kernels, chosen at run time by what the processor has.
+
+pub mod share;
