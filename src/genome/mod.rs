@@ -2,7 +2,9 @@
 
 pub mod bgzf;
 pub mod detect;
+pub mod fastq;
 pub mod inflate;
+pub mod lanes;
 pub mod reads;
 pub mod reference;
 pub mod region;
