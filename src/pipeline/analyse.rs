@@ -81,7 +81,7 @@ pub struct Calls {
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.vcf[..]);
+        crate::base::chunk::wipe(&mut self.vcf);
     }
 }
 
