@@ -2,5 +2,12 @@
 
 pub mod aligned;
 pub mod call;
+pub mod index;
+mod index_file;
+mod packed;
+mod seed;
+#[cfg(test)]
+mod simulate;
 
 pub use aligned::AlignedRead;
+pub use index::Index;
