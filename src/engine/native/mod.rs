@@ -2,9 +2,15 @@
 
 pub mod aligned;
 pub mod call;
+mod candidate;
+mod extend;
 pub mod index;
 mod index_file;
+mod insert;
+mod map;
 mod packed;
+mod pair;
+mod place;
 mod seed;
 #[cfg(test)]
 mod simulate;
