@@ -1,6 +1,7 @@
 //! Which stages, in which order: deposit, restore, analyse, deliver.
 
 pub mod analyse;
+pub mod deliver;
 pub mod intake;
 pub mod restore;
 pub mod share_out;
