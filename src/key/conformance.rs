@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::journal::{ledger_path, link_folder};
+use super::journal::{link_folder, record_path};
 use super::ledger::{self, Role, Summary};
 use super::*;
 use crate::base::{BitRate, ByteCount, Clock};
@@ -58,17 +58,23 @@ impl World {
         self.store(1).follower(&site(0)).unwrap()
     }
 
-    fn mark_path(&self, end: usize) -> PathBuf {
-        let name = ["sent.mark", "received.mark"][end];
-        link_folder(&self.state(end), &site(1 - end)).join(name)
+    /// The file of the mark and the ledger at one end of the stream from a to b.
+    fn record(&self, end: usize) -> PathBuf {
+        let role = [Role::Sender, Role::Follower][end];
+        record_path(&link_folder(&self.state(end), &site(1 - end)), role)
+    }
+
+    /// Overwrites the two slots of the sender's mark.
+    fn overwrite_slots(&self, bytes: &[u8]) {
+        let mut file = std::fs::read(self.record(0)).unwrap();
+        file[..2 * mark::SLOT_BYTES].copy_from_slice(bytes);
+        std::fs::write(self.record(0), file).unwrap();
     }
 
     /// The verdict of the oracle on the stream from a to b.
     fn audit(&self) -> Summary {
-        let path = |end, role| ledger_path(&link_folder(&self.state(end), &site(1 - end)), role);
-        let sent = ledger::read(&path(0, Role::Sender)).unwrap();
-        let received = ledger::read(&path(1, Role::Follower)).unwrap();
-        ledger::check(&sent, &received).unwrap()
+        let sent = ledger::read(&self.record(0)).unwrap();
+        ledger::check(&sent, &ledger::read(&self.record(1)).unwrap()).unwrap()
     }
 }
 
@@ -257,7 +263,7 @@ fn state_that_was_set_back_is_quarantined_until_declared_lost() {
     for_every_source(|world| {
         let mut sender = world.sender();
         sender.take(16).unwrap();
-        let old = std::fs::read(world.mark_path(0)).unwrap();
+        let old = std::fs::read(world.record(0)).unwrap();
         let mut sender = world.sender();
         sender.take(16).unwrap();
         sender.take(1 << 20).unwrap();
@@ -265,11 +271,11 @@ fn state_that_was_set_back_is_quarantined_until_declared_lost() {
 
         let quarantined =
             || matches!(world.store(0).sender(&site(1)), Err(Error::Quarantined { .. }));
-        std::fs::write(world.mark_path(0), &old).unwrap();
+        world.overwrite_slots(&old[..8192]);
         assert!(quarantined(), "behind the ledger");
-        std::fs::write(world.mark_path(0), [0; 8192]).unwrap();
+        world.overwrite_slots(&[0; 8192]);
         assert!(quarantined(), "wiped");
-        std::fs::write(world.mark_path(0), [1; 8192]).unwrap();
+        world.overwrite_slots(&[1; 8192]);
         assert!(quarantined(), "damaged");
         assert!(sender.take(1 << 20).is_err());
 
@@ -277,6 +283,25 @@ fn state_that_was_set_back_is_quarantined_until_declared_lost() {
         assert!(world.sender().take(16).unwrap().range().position >= mark);
         drop(world.follower());
         world.audit();
+    });
+}
+
+#[test]
+fn a_damaged_newest_mark_costs_nothing_but_itself() {
+    for_every_source(|world| {
+        drop(world.follower());
+        for round in 1..6 {
+            let mut sender = world.sender();
+            let lease = sender.take(16).unwrap();
+            let mut slots = std::fs::read(world.record(0)).unwrap();
+            slots.truncate(2 * mark::SLOT_BYTES);
+            let newest = |slot: usize| slots[slot * mark::SLOT_BYTES + 16..][..8].to_vec();
+            let slot = usize::from(newest(1) > newest(0));
+            slots[slot * mark::SLOT_BYTES + 24] ^= 1;
+            world.overwrite_slots(&slots);
+            assert!(world.sender().take(16).unwrap().range().position > lease.range().position);
+            assert_eq!(world.audit().reservations, 2 * round);
+        }
     });
 }
 
