@@ -2,11 +2,12 @@
 //!
 //! The twin defines the kernel; every device form must give the same bits.
 
+pub mod align;
 pub mod otp;
 pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
-pub const KERNELS: &[(&str, &[Form])] = &[("otp", &[Form::Simd]), ("share", &[Form::Simd])];
+pub const KERNELS: &[(&str, &[Form])] = &[("align", &[]), ("otp", &[Form::Simd]), ("share", &[Form::Simd])];
 
 /// A form of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,5 +2,18 @@
 
 pub mod aligned;
 pub mod call;
+mod candidate;
+mod extend;
+pub mod index;
+mod index_file;
+mod insert;
+mod map;
+mod packed;
+mod pair;
+mod place;
+mod seed;
+#[cfg(test)]
+mod simulate;
 
 pub use aligned::AlignedRead;
+pub use index::Index;
