@@ -4,7 +4,6 @@ use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 use crossbeam::channel::Sender;
-use zeroize::Zeroize;
 
 /// Alignment of every chunk in bytes: enough for `O_DIRECT` on any common disk.
 pub const PAGE_BYTES: usize = 4096;
@@ -103,7 +102,10 @@ impl DerefMut for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if self.secret {
-            self.spare().zeroize();
+            // Whole pages: `zeroize` on bytes stores one at a time, thirty times slower than this.
+            self.pages.fill(Page::zeroed());
+            // Nobody may conclude that what is never read need not be written.
+            std::hint::black_box(&mut self.pages);
         }
         if let Some(home) = self.home.take() {
             let pages = std::mem::take(&mut self.pages);

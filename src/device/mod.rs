@@ -1,1 +1,3 @@
-//! See ARCHITECTURE.md.
+//! Machines that run kernels.
+
+pub mod cpu;

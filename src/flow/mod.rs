@@ -143,6 +143,18 @@ impl<'a, T: Weigh + Send + 'a> Flow<'a, T> {
         Self { items, meters, last, boundary, ended: false }
     }
 
+    /// Pairs every item with the item of the same place in `other`; ends with the shorter of them.
+    ///
+    /// Waiting for either counts as the next stage's starvation.
+    pub fn zip<U: Weigh + Send + 'a>(self, mut other: Flow<'a, U>) -> Flow<'a, (T, U)> {
+        let (meters, last) = (self.meters.clone(), self.last.clone());
+        let pairs = self.map_while(move |item| match (item, other.next()?) {
+            (Ok(item), Ok(partner)) => Some(Ok((item, partner))),
+            (Err(error), _) | (_, Err(error)) => Some(Err(error)),
+        });
+        Flow::new(Box::new(pairs), meters, last, true)
+    }
+
     /// Passes every item through `stage`, on the thread that pulls.
     pub fn then<S>(self, stage: S) -> Flow<'a, S::Out>
     where
@@ -295,6 +307,18 @@ mod tests {
                 .collect();
             assert_eq!(out, (0..500).collect::<Vec<_>>());
         });
+    }
+
+    #[test]
+    fn zip_pairs_by_place_and_passes_errors() {
+        let meters = Meters::default();
+        let numbers = Flow::source(&meters, "numbers", words(&["1", "2", "3"]));
+        let failing = words(&["a", "b"]).chain(std::iter::once_with(|| Err(broken())));
+        let mut pairs = numbers.zip(Flow::source(&meters, "letters", failing));
+        assert_eq!(pairs.next().unwrap().unwrap(), (b"1".to_vec(), b"a".to_vec()));
+        assert_eq!(pairs.next().unwrap().unwrap(), (b"2".to_vec(), b"b".to_vec()));
+        assert!(pairs.next().unwrap().is_err());
+        assert!(pairs.next().is_none());
     }
 
     #[test]

@@ -1,1 +1,5 @@
 //! See ARCHITECTURE.md.
+
+mod replace;
+
+pub use replace::replace_file;
