@@ -1,4 +1,3 @@
-//! See ARCHITECTURE.md.
 //! What each kernel computes: its parameters and its scalar twin, nothing else.
 //!
 //! The twin defines the kernel; every device form must give the same bits.
@@ -6,3 +5,19 @@
 pub mod align;
 pub mod otp;
 pub mod share;
+
+/// Every kernel, with the forms that exist of it besides the scalar twin.
+pub const KERNELS: &[(&str, &[Form])] = &[("align", &[]), ("otp", &[Form::Simd]), ("share", &[Form::Simd])];
+
+/// A form of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `src/device/cpu/<kernel>.rs`.
+    Simd,
+    /// `kernels/<kernel>.cu`.
+    Cuda,
+    /// `shaders/<kernel>.wgsl`.
+    Wgsl,
+    /// `hls/<kernel>/<kernel>.cpp`.
+    Hls,
+}
