@@ -1,5 +1,7 @@
 //! Our own engine on the CPU: mapping, ordering, calling.
 
+#[cfg(test)]
+mod accuracy;
 pub mod aligned;
 mod bam;
 pub mod call;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Native;
 use super::aligned::AlignedRead;
-use super::bam::{self, BamWriter};
+use super::bam::BamWriter;
 use super::call::{CallSettings, MARGIN, call_region};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
@@ -172,9 +172,9 @@ impl Packer<'_> {
     fn pack(&self, batch: &ReadBatch, model: &InsertModel, work: &mut Workspace) -> MappedBatch {
         let genome = self.mapper.index().genome();
         let library = self.libraries.get(usize::from(batch.read_group)).copied().unwrap_or(0);
-        // Names, heads and CIGARs take about as much as the qualities do.
-        let mut out =
-            MappedBatch { packed: Vec::with_capacity(batch.text.len()), ..MappedBatch::default() };
+        let mut out = MappedBatch::default();
+        // A head, a CIGAR and a byte a base: the buffer never grows, so it leaves no copy behind.
+        out.packed.reserve(batch.text.len() + batch.len() * 64);
         let mut template: Vec<AlignedRead> = Vec::with_capacity(2);
         self.mapper.place(batch, usize::MAX, model, work, |number, placed| {
             template.clear();
