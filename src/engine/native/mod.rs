@@ -22,6 +22,8 @@ mod run;
 mod seed;
 #[cfg(test)]
 mod simulate;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::sync::Arc;
