@@ -122,7 +122,7 @@ impl Index {
         buckets.insert(0, 0);
         let mut entries: Vec<u64> = entries.into_iter().map(AtomicU64::into_inner).collect();
         sort_buckets(&buckets, &mut entries, threads);
-        let digest = digest_of(reference, threads);
+        let digest = *reference.digest().as_bytes();
         Ok(Self { genome, digest, bucket_bits, buckets, entries })
     }
 
@@ -233,18 +233,6 @@ fn sort_buckets(buckets: &[u32], entries: &mut [u64], threads: usize) {
 fn last_part(buckets: &[u32]) -> Option<&[u32]> {
     let whole = (buckets.len() - 1) >> 14 << 14;
     (whole + 1 < buckets.len()).then(|| &buckets[whole..])
-}
-
-/// BLAKE3 of the names, lengths and bases of all contigs.
-pub(super) fn digest_of(reference: &Reference, _threads: usize) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    for contig in &reference.contigs {
-        hasher.update(&(contig.name.len() as u64).to_le_bytes());
-        hasher.update(contig.name.as_bytes());
-        hasher.update(&(contig.bases.len() as u64).to_le_bytes());
-        hasher.update(&contig.bases);
-    }
-    *hasher.finalize().as_bytes()
 }
 
 /// Runs `work` over all items on `threads` threads, each item once, in no order.

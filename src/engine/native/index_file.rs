@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 
-use super::index::{BUCKET_BITS_MAX, BUCKET_BITS_MIN, Error, Index, digest_of};
+use super::index::{BUCKET_BITS_MAX, BUCKET_BITS_MIN, Error, Index};
 use super::packed::PackedGenome;
 use crate::genome::Reference;
 
@@ -49,7 +49,7 @@ impl Index {
             return Err(Error::NotAnIndex { expected: MAGIC });
         }
         let found = input.array::<32>()?;
-        let digest = digest_of(reference, 1);
+        let digest = *reference.digest().as_bytes();
         if found != digest {
             let [found, expected] = [found, digest].map(|d| blake3::Hash::from(d).to_hex()[..16].into());
             return Err(Error::OtherReference { found, expected });
