@@ -2,6 +2,7 @@
 //!
 //! The twin defines the kernel; every device form must give the same bits.
 
+pub mod pairhmm;
 pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
