@@ -486,9 +486,9 @@ mod tests {
 
     #[test]
     fn an_insertion_equals_the_substitutions_that_spell_it() {
-        // Insertion of GG with a deletion of two bases further on spells two substitutions.
-        let truth = [variant(40, "TGACC", "GGTGC", &[0, 1])];
-        let calls = [variant(39, "T", "TGG", &[0, 1]), variant(41, "GAC", "G", &[0, 1])];
+        // TTGAC with GG put before its second T and GA taken out is TGGTC.
+        let truth = [variant(40, "TTGAC", "TGGTC", &[0, 1])];
+        let calls = [variant(40, "T", "TGG", &[0, 1]), variant(41, "TGA", "T", &[0, 1])];
         let comparison = run(GENOME, &truth, &calls);
         assert_eq!(comparison.snp.found, 1);
         assert_eq!(counts(&comparison.indel), [0, 0, 2, 0, 0]);

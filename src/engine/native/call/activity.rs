@@ -11,14 +11,21 @@ const CUT_BASES: u32 = 200;
 /// How far before its first and after its last active position a window's events may lie.
 const CORE_REACH: u32 = 10;
 
-/// Sum of qualities that differing bases of one kind need.
-const WEIGHT_MIN: u32 = 36;
+/// Sum of qualities that differing bases of one kind need: more than one base has.
+const WEIGHT_MIN: u32 = 44;
 /// The same for each read that covers the position.
 const WEIGHT_PER_READ: u32 = 3;
 /// Differing bases of less quality do not count.
 const QUALITY_MIN: u8 = 10;
 /// Shortest clip that counts.
 const CLIP_BASES_MIN: u32 = 8;
+
+/// Clips this close may be of one event.
+const CLIP_SPREAD: usize = 24;
+/// Gaps of this length are hardly ever errors.
+const LONG_GAP_BASES: u32 = 6;
+/// Counts of gaps and clips go no higher.
+const COUNT_MAX: u16 = 2000;
 
 /// A stretch of the contig whose variants are found together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +48,10 @@ struct Tally {
     differing: Vec<[u32; 4]>,
     /// Deletions, insertions and clips that begin at the position.
     gaps: Vec<[u16; 3]>,
+    /// Clips that begin at most [`CLIP_SPREAD`] bases before.
+    clips_near: Vec<u16>,
+    /// Gaps of at least [`LONG_GAP_BASES`] that begin at the position.
+    long_gaps: Vec<u16>,
     /// Furthest end of a deletion that begins at the position.
     reach: Vec<u16>,
 }
@@ -89,6 +100,8 @@ impl Tally {
             depth: vec![0; length + 1],
             differing: vec![[0; 4]; length],
             gaps: vec![[0; 3]; length],
+            clips_near: Vec::new(),
+            long_gaps: vec![0; length],
             reach: vec![0; length],
         };
         for read in evidence {
@@ -100,6 +113,16 @@ impl Tally {
         for change in &mut tally.depth {
             depth += *change;
             *change = depth;
+        }
+        tally.clips_near = vec![0; length];
+        let mut near = 0u16;
+        for at in 0..length {
+            near += tally.gaps[at][2];
+            if at >= CLIP_SPREAD {
+                near -= tally.gaps[at - CLIP_SPREAD][2];
+            }
+            // Only where one begins, so that quiet positions stay quiet.
+            tally.clips_near[at] = if tally.gaps[at][2] > 0 { near } else { 0 };
         }
         tally
     }
@@ -130,7 +153,10 @@ impl Tally {
             };
             if (start..end).contains(&run.reference) {
                 let at = (run.reference - start) as usize;
-                self.gaps[at][gap] = self.gaps[at][gap].saturating_add(1);
+                self.gaps[at][gap] = (self.gaps[at][gap] + 1).min(COUNT_MAX);
+                if run.kind != Kind::Clip && run.length >= LONG_GAP_BASES {
+                    self.long_gaps[at] = (self.long_gaps[at] + 1).min(COUNT_MAX);
+                }
                 if run.kind == Kind::Deletion {
                     let length = u16::try_from(run.length).unwrap_or(u16::MAX);
                     self.reach[at] = self.reach[at].max(length);
@@ -162,9 +188,9 @@ impl Tally {
         let depth = self.depth[at].max(0) as u32;
         let weight = self.differing[at].iter().copied().max().unwrap_or(0);
         let differs = weight >= WEIGHT_MIN.max(WEIGHT_PER_READ * depth);
-        let [deletions, insertions, clips] = self.gaps[at].map(u32::from);
-        let gaps = deletions.max(insertions);
-        let gapped = gaps >= 2 && gaps * 12 >= depth;
+        let [deletions, insertions, _] = self.gaps[at].map(u32::from);
+        let (gaps, clips) = (deletions.max(insertions), u32::from(self.clips_near[at]));
+        let gapped = gaps >= 2 && gaps * 12 >= depth || u32::from(self.long_gaps[at]) >= 2;
         let clipped = clips >= 3 && clips * 6 >= depth;
         let length = if gapped && deletions > 0 { u32::from(self.reach[at]).max(1) } else { 1 };
         (differs || gapped || clipped).then_some((gapped, clipped, length.min(CUT_BASES)))

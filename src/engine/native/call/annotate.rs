@@ -1,6 +1,7 @@
 //! From a genotyped site to a record: letters, depths, bias, filters.
 
 use super::genotype::Site;
+use super::haplotype::Event;
 use super::likelihood::Testimony;
 use crate::genome::Variant;
 use crate::genome::reference::BASE_LETTERS;
@@ -9,19 +10,17 @@ use crate::kernel::pairhmm::PER_PHRED;
 /// FILTER names that this caller uses, with their descriptions.
 pub const FILTERS: &[(&str, &str)] = &[
     ("LowQual", "QUAL is below 20"),
-    ("LowGQ", "GQ is below 8"),
+    ("LowGQ", "GQ is below 4"),
     ("LowDepth", "Fewer than 3 templates inform the site"),
     ("StrandBias", "Alternative alleles are nearly all on one strand, reference alleles are not"),
-    ("AlleleBalance", "Too few templates have an alternative allele of the genotype"),
+    ("AlleleBalance", "Too few templates have the alternative allele, for a site of this kind"),
 ];
 
 const QUALITY_MIN: f32 = 20.0;
-const GENOTYPE_QUALITY_MIN: u32 = 8;
+const GENOTYPE_QUALITY_MIN: u32 = 4;
 const DEPTH_MIN: u32 = 3;
 /// Largest Fisher strand bias in Phred, of substitutions and of indels.
 const STRAND_BIAS_MAX: [f64; 2] = [60.0, 100.0];
-/// Smallest share of templates with an allele of a heterozygous genotype.
-const BALANCE_MIN: f64 = 0.15;
 
 /// Counts of one allele by strand: forward, reverse.
 type Strands = [u32; 2];
@@ -66,7 +65,8 @@ pub(super) fn variant(
         likelihoods: site.likelihoods.iter().map(|&penalty| whole(penalty)).collect(),
         information: format!("MQ={mean_quality:.1};FS={strand_bias:.1}"),
     };
-    variant.filters = filters(&variant, strand_bias, site.events.iter().any(|e| e.is_indel()));
+    let indel = site.events.iter().any(Event::is_indel);
+    variant.filters = filters(&variant, strand_bias, indel, site.unbalanced);
     Some(variant)
 }
 
@@ -92,7 +92,12 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
     Some((position, reference, alternates))
 }
 
-fn filters(variant: &Variant, strand_bias: f64, indel: bool) -> Vec<&'static str> {
+fn filters(
+    variant: &Variant,
+    strand_bias: f64,
+    indel: bool,
+    unbalanced: bool,
+) -> Vec<&'static str> {
     let mut failed = Vec::new();
     if variant.quality < QUALITY_MIN {
         failed.push("LowQual");
@@ -106,10 +111,7 @@ fn filters(variant: &Variant, strand_bias: f64, indel: bool) -> Vec<&'static str
     if strand_bias > STRAND_BIAS_MAX[usize::from(indel)] {
         failed.push("StrandBias");
     }
-    let depth_of = |allele: &u8| f64::from(variant.allele_depths[usize::from(*allele)]);
-    let least = variant.genotype.iter().filter(|&&allele| allele > 0).map(depth_of);
-    let least = least.fold(f64::INFINITY, f64::min);
-    if least < BALANCE_MIN * f64::from(variant.depth) {
+    if unbalanced && variant.quality < QUALITY_MIN {
         failed.push("AlleleBalance");
     }
     failed

@@ -9,6 +9,9 @@ const MAPPING_QUALITY_MIN: u8 = 20;
 /// Base qualities below this say nothing.
 const BASE_QUALITY_MIN: u8 = 6;
 
+/// A read with more bases clipped at each end says nothing.
+const CLIPPED_BOTH_MAX: u32 = 10;
+
 const UNMAPPED_SECONDARY_FAILED_DUPLICATE: u16 = 0x4 | 0x100 | 0x200 | 0x400;
 const PAIRED: u16 = 0x1;
 const MATE_UNMAPPED: u16 = 0x8;
@@ -111,7 +114,7 @@ impl Evidence {
         let whole = read_bases as usize == read.bases.len()
             && read.bases.len() == read.qualities.len()
             && end as usize <= reference.len();
-        if !whole || reference_bases == 0 {
+        if !whole || reference_bases == 0 || is_mostly_clipped(&runs, read_bases) {
             return None;
         }
         let cap = read.mapping_quality;
@@ -209,6 +212,14 @@ impl Evidence {
         }
         self.bases.len() as u32
     }
+}
+
+/// Whether so much is clipped that the read is likely of another place.
+fn is_mostly_clipped(runs: &[Run], read_bases: u32) -> bool {
+    let clip =
+        |run: Option<&Run>| run.filter(|run| run.kind == Kind::Clip).map_or(0, |run| run.length);
+    let (before, after) = (clip(runs.first()), clip(runs.last()));
+    before.min(after) >= CLIPPED_BOTH_MAX || 4 * (read_bases - before - after) < read_bases
 }
 
 /// Makes evidence of all reads that may count, ordered by start.

@@ -4,13 +4,16 @@ use std::sync::LazyLock;
 
 use super::haplotype::{Event, Haplotype, Stretch};
 use super::likelihood::Testimony;
-use super::repeat::{indel_prior, tract_at};
+use super::repeat::{artefact_prior, indel_prior, tract_at};
 use crate::kernel::pairhmm::PER_PHRED;
 
 /// Prior against a heterozygous substitution, in Phred: one base in a thousand.
 const SUBSTITUTION_PRIOR: i32 = 30;
 /// Homozygous sites are half as frequent as heterozygous ones.
 const HOMOZYGOUS_PRIOR: i32 = 3;
+
+/// How improbable it is, in Phred, that errors alone make many reads show a substitution.
+const SUBSTITUTION_ARTEFACT: i32 = 50;
 
 const FAR: i64 = i64::MAX / 4;
 
@@ -68,6 +71,8 @@ pub(super) struct Site {
     pub(super) likelihoods: Vec<i64>,
     /// Index of the allele of each testimony, where one is clearly better.
     pub(super) alleles: Vec<Option<usize>>,
+    /// Whether the quality is what the balance of the alleles leaves.
+    pub(super) unbalanced: bool,
 }
 
 /// The sites of the best genotype whose events lie in `[start, end)`.
@@ -191,14 +196,58 @@ fn site(
         .iter()
         .map(|testimony| allele_of_testimony(testimony, &alleles, count, best, &events))
         .collect();
-    Site {
+    let mut site = Site {
         events,
         genotype,
         quality: without - lowest,
         genotype_quality: second - lowest,
         likelihoods,
         alleles,
+        unbalanced: false,
+    };
+    weigh_balance(stretch, &mut site);
+    site
+}
+
+/// Weighs a heterozygous genotype against the suspicion that its rarer allele is an error that
+/// many reads share: their number would then be anything, not about a half.
+fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
+    let &[a, b] = &site.genotype[..] else { return };
+    if a == b || usize::from(b) > site.events.len() {
+        return;
     }
+    let depth =
+        |allele: u8| site.alleles.iter().filter(|seen| **seen == Some(usize::from(allele))).count();
+    let (common, rare) = if depth(a) >= depth(b) { (a, b) } else { (b, a) };
+    let unbalance = unbalance(depth(common), depth(rare));
+    let change = |allele: u8| {
+        let event = allele.checked_sub(1).and_then(|at| site.events.get(usize::from(at)));
+        event.map_or(0, |event| event.inserted.len() as i64 - i64::from(event.removed))
+    };
+    let event = &site.events[usize::from(rare.max(common).max(1)) - 1];
+    let suspicion = if site.events.iter().any(Event::is_indel) {
+        let tract = tract_at(stretch.bases, (event.position - stretch.start) as usize);
+        artefact_prior(tract, change(common).abs_diff(change(rare)) as usize)
+    } else {
+        SUBSTITUTION_ARTEFACT
+    };
+    let margin = i64::from(suspicion * PER_PHRED) - unbalance;
+    site.genotype_quality = site.genotype_quality.min(margin.abs());
+    if common == 0 {
+        site.unbalanced = margin < site.quality;
+        site.quality = site.quality.min(margin);
+    } else if margin < 0 {
+        site.genotype = vec![common; 2];
+    }
+}
+
+/// Penalty of the counts at one half each, beyond that at the share they have.
+fn unbalance(common: usize, rare: usize) -> i64 {
+    let all = (common + rare) as f64;
+    let term = |count: usize| {
+        if count == 0 { 0.0 } else { count as f64 * (2.0 * count as f64 / all).log10() }
+    };
+    ((term(common) + term(rare)) * 10.0 * f64::from(PER_PHRED)).round() as i64
 }
 
 fn allele_of(haplotype: &Haplotype, events: &[Event]) -> usize {

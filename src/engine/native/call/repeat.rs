@@ -14,6 +14,9 @@ const PAIR_OPEN: [i32; 17] = [45, 45, 45, 44, 42, 40, 37, 34, 32, 30, 28, 27, 26
 /// The same for longer units.
 const LONG_OPEN: [i32; 13] = [45, 45, 45, 43, 41, 38, 36, 34, 32, 31, 30, 29, 28];
 
+/// Least suspicion against artefacts, in Phred, however long the tract.
+const ARTEFACT_MIN: i32 = 24;
+
 const EXTEND: i32 = 10;
 /// Inside a repeat a gap of a whole unit is one slip.
 const EXTEND_IN_REPEAT: i32 = 4;
@@ -32,12 +35,7 @@ impl GapPenalties {
         let mut extend = vec![EXTEND * PER_PHRED; bases.len() + 1];
         for_each_tract(bases, |unit, start, end| {
             let units = (end - start) / unit;
-            let table: &[i32] = match unit {
-                1 => &HOMOPOLYMER_OPEN,
-                2 => &PAIR_OPEN,
-                _ => &LONG_OPEN,
-            };
-            let penalty = table[units.min(table.len() - 1)] * PER_PHRED;
+            let penalty = open_penalty(unit, units) * PER_PHRED;
             // The base after the tract too: there a gap before it is still one in the tract.
             for at in start..=end.min(bases.len()) {
                 open[at] = open[at].min(penalty);
@@ -99,6 +97,26 @@ pub(super) fn indel_prior(tract: (usize, usize)) -> i32 {
         (1, 6..) | (2, 5..) | (3.., 4..) => 35,
         _ => 39,
     }
+}
+
+/// How improbable it is, in Phred, that slips alone make many reads show an indel of `length`
+/// bases in this tract.
+pub(super) fn artefact_prior(tract: (usize, usize), length: usize) -> i32 {
+    let (bases, unit) = tract;
+    if length % unit != 0 {
+        return open_penalty(1, 1);
+    }
+    let slips = (length / unit) as i32;
+    (open_penalty(unit, bases / unit) + 3).max(ARTEFACT_MIN) + 6 * (slips - 1).min(4)
+}
+
+fn open_penalty(unit: usize, units: usize) -> i32 {
+    let table: &[i32] = match unit {
+        1 => &HOMOPOLYMER_OPEN,
+        2 => &PAIR_OPEN,
+        _ => &LONG_OPEN,
+    };
+    table[units.min(table.len() - 1)]
 }
 
 /// Widens `[start, end)` until neither end lies in a tract of `reference`, by at most `most`.
