@@ -1,5 +1,6 @@
 //! Reads in, variants out.
 
+pub mod compare;
 pub mod native;
 
 use std::io::Write;
