@@ -1,5 +1,6 @@
 //! Formats and genomic values, from and to byte slices and readers; opens no file itself.
 
+pub mod alignment;
 pub mod bgzf;
 pub mod detect;
 pub mod fastq;
