@@ -56,7 +56,7 @@ impl LoadedReference {
         }
         let index = match &self.index_path {
             Some(path) => self.read_index(path)?,
-            None => Index::build(&self.reference, threads),
+            None => Index::build(&self.reference, threads).map_err(|error| self.failed(error))?,
         };
         Ok(slot.insert(Arc::new(index)).clone())
     }
@@ -64,9 +64,12 @@ impl LoadedReference {
     /// Reads an index file and checks that it is of this reference.
     pub fn read_index(&self, path: &Path) -> Result<Index, Error> {
         let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
-        Index::read(BufReader::with_capacity(1 << 20, file), &self.reference).map_err(|error| {
-            Error::Reference { name: self.name.clone(), fault: error.fault(), source: Box::new(error) }
-        })
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        Index::read(&mut file, &self.reference).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: impl Faulty) -> Error {
+        Error::Reference { name: self.name.clone(), fault: error.fault(), source: Box::new(error) }
     }
 
     /// Builds the index and writes it to a file, whole or not at all.

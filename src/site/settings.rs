@@ -35,10 +35,53 @@ pub struct Settings {
     /// The links it has keys for.
     #[serde(default)]
     pub key: Vec<LinkSettings>,
-    /// The stores it has.
+    /// The stores it has, each named after the site whose shares are in it.
     #[serde(default)]
-    pub store: Vec<StorePlace>,
+    pub store: Vec<StoreSettings>,
     /// How deposits are shared out.
+    pub share: ShareSettings,
+    /// How files are read.
+    pub io: IoSettings,
+    /// How peers are reached.
+    pub net: NetSettings,
+    /// What analyses.
+    pub engine: EngineSettings,
+    /// The references there are.
+    #[serde(default)]
+    pub reference: Vec<ReferenceSettings>,
+    /// What users may see.
+    #[serde(default)]
+    pub right: Vec<Right>,
+}
+
+/// A site that this one talks to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Peer {
+    /// Its name.
+    pub site: SiteId,
+    /// Where it listens, if it is called from here.
+    pub address: Option<String>,
+    /// What it may ask of this site; nothing, if not given.
+    #[serde(default)]
+    pub may: Vec<Permission>,
+    /// Whose shares it may store and read here; its own, if not given.
+    pub tenant: Option<SiteId>,
+}
+
+/// What a peer may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Permission {
+    /// To store and read its shares here.
+    Store,
+    /// To have deposits analysed, and results delivered.
+    Analyse,
+    /// To deliver results here.
+    Deliver,
+}
+
+/// How deposits are shared out.
     pub share: ShareSettings,
     /// How files are read.
     pub io: IoSettings,
@@ -178,8 +221,8 @@ impl Settings {
             inner(&mut reference.fasta);
             reference.index.iter_mut().for_each(inner);
         });
-        self.key.iter_mut().for_each(|link| link.relative_to(folder));
-        self.store.iter_mut().for_each(|store| store.place.relative_to(folder));
+        self.key.iter_mut().flat_map(|link| &mut link.file).for_each(inner);
+        self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
     }
 }
