@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::base::{Clock, SiteId};
 
-use super::ledger::{LEDGER_AT, Purpose, RECORD_BYTES, Record, Role};
+use super::ledger::{self, LEDGER_AT, Purpose, RECORD_BYTES, Record, Role};
 use super::mark::{self, LoadError, Mark, MarkMedium, SLOT_BYTES, Slot};
-use super::{Error, KeyRange, StreamId};
+use super::{Error, KeyRange, KeySource, StreamId};
 
 /// Bytes that a ledger grows by at once: a file that does not change its length syncs faster.
 const GROWTH_BYTES: usize = 64 << 10;
@@ -101,15 +101,20 @@ pub(crate) struct Journal {
     session: u64,
     clock: Clock,
     seen: u64,
+    /// Locked, shared, as long as the session may use what it reserved.
+    _alive: File,
 }
 
 impl Journal {
     /// Opens the record in the folder of the link; a damaged one is an error only when it is used.
+    ///
+    /// When no other session is open, what crashed ones left in `source` is destroyed.
     pub(crate) fn open(
         folder: &Path,
         stream: StreamId,
         role: Role,
         clock: Clock,
+        source: &dyn KeySource,
     ) -> Result<Self, Error> {
         let path = record_path(folder, role);
         let failed = |source| Error::Ledger { path: path.clone(), source };
@@ -119,7 +124,14 @@ impl Journal {
         let session = getrandom::u64()
             .map_err(|source| Error::Random { name: "os".into(), source: source.into() })?;
         let label = format!("{stream} {role:?}");
-        Ok(Self { stream, role, label, path, file, session, clock, seen: 0 })
+        let sessions = path.with_extension("sessions");
+        let alive = File::options().create(true).append(true).open(&sessions).map_err(failed)?;
+        if alive.try_lock().is_ok() {
+            sweep(&path, &stream, source);
+            alive.unlock().map_err(failed)?;
+        }
+        alive.lock_shared().map_err(failed)?;
+        Ok(Self { stream, role, label, path, file, session, clock, seen: 0, _alive: alive })
     }
 
     pub(crate) fn stream(&self) -> &StreamId {
@@ -186,6 +198,16 @@ impl Journal {
 
     fn failed(&self, source: io::Error) -> Error {
         Error::Ledger { path: self.path.clone(), source }
+    }
+}
+
+/// Destroys every key that was ever reserved or claimed. What cannot be read or written now is left
+/// for the next time: it is never used either way.
+fn sweep(path: &Path, stream: &StreamId, source: &dyn KeySource) {
+    for record in ledger::read(path).unwrap_or_default() {
+        if source.sweep(stream, record.range).is_err() {
+            break;
+        }
     }
 }
 
