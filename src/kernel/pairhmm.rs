@@ -16,8 +16,12 @@ pub const QUALITY_MAX: u8 = 60;
 /// A haplotype base beyond its ends: differs from every base.
 const OUTSIDE: u8 = 5;
 
-/// Penalty of a path that does not exist; sums stay at it.
-const NEVER: i16 = i16::MAX;
+/// Penalty of a path that does not exist. Twice it still is a 16-bit number, so that a sum needs
+/// no care before it is brought down to this again.
+const NEVER: i16 = i16::MAX / 2;
+
+/// Cells that are computed together.
+const LANES: usize = 8;
 
 /// Greatest penalty that is told from no path at all.
 pub const LIMIT_MAX: i32 = NEVER as i32;
@@ -142,7 +146,8 @@ impl Rows {
     }
 }
 
-/// Penalty of the best path whose diagonals (haplotype base minus read base) are in `diagonals`.
+/// Penalty of the best path whose diagonals (haplotype base minus read base) are in `diagonals`,
+/// widened at the end to a multiple of eight.
 ///
 /// Returns at most `limit`, which is at most [`LIMIT_MAX`]; a read that fits nowhere gets `limit`.
 /// Bases that hang over an end of the haplotype cost as much as differing ones.
@@ -156,7 +161,7 @@ pub fn banded(
 ) -> i32 {
     let limit = limit.min(LIMIT_MAX);
     let low = *diagonals.start();
-    let width = usize::try_from(diagonals.end() - low + 1).unwrap_or(0);
+    let width = usize::try_from(diagonals.end() - low + 1).unwrap_or(0).next_multiple_of(LANES);
     rows.lay_out(haplotype, low, read.bases.len() + width, width);
     let mut best = 0;
     for (at, (&base, &quality)) in read.bases.iter().zip(read.qualities).enumerate() {
@@ -173,35 +178,60 @@ pub fn banded(
 
 /// One row: the read's next base against `on` of the laid-out haplotype. Returns its best.
 fn row(rows: &mut Rows, on: std::ops::Range<usize>, base: u8, agree: i16, differ: i16) -> i16 {
-    let width = on.len();
     let bases = &rows.bases[on.clone()];
-    let (open, extend) = (&rows.gap_open[on.clone()][..width], &rows.gap_extend[on][..width]);
+    let (open, extend) = (&rows.gap_open[on.clone()], &rows.gap_extend[on]);
     let [all, next_all] = &mut rows.all;
     let [inserted, next_inserted] = &mut rows.inserted;
-    let (above, above_right) = (&all[..width], &all[1..=width]);
-    let inserted_right = &inserted[1..=width];
-    let matched = &mut rows.matched[..width];
-    let (next, next_in) = (&mut next_all[..width], &mut next_inserted[..width]);
-    for band in 0..width {
-        let pair = above[band].saturating_add(if bases[band] == base { agree } else { differ });
-        let opened = above_right[band].saturating_add(open[band]);
-        let gap = opened.min(inserted_right[band].saturating_add(extend[band]));
-        matched[band] = pair;
-        next_in[band] = gap;
-        next[band] = pair.min(gap);
-    }
-    // Deletions go along the row, one after the other.
-    let (mut before, mut deleted, mut best) = (NEVER, NEVER, NEVER);
-    for band in 0..width {
-        let opened = before.saturating_add(open[band]);
-        deleted = opened.min(deleted.saturating_add(extend[band]));
-        next[band] = next[band].min(deleted);
-        best = best.min(next[band]);
-        before = matched[band];
-    }
+    pairs(all, bases, base, [agree, differ], &mut rows.matched);
+    insertions(&all[1..], &inserted[1..], open, extend, next_inserted);
+    let best = deletions(&rows.matched, next_inserted, open, extend, next_all);
     rows.all.swap(0, 1);
     rows.inserted.swap(0, 1);
     best
+}
+
+// Each step is a function of its own, so that the compiler knows that the slices do not overlap.
+
+#[inline(never)]
+fn pairs(all: &[i16], bases: &[u8], base: u8, [agree, differ]: [i16; 2], matched: &mut [i16]) {
+    let more = differ - agree;
+    for ((matched, &all), &from) in matched.iter_mut().zip(all).zip(bases) {
+        *matched = (all + agree + more * i16::from(from != base)).min(NEVER);
+    }
+}
+
+#[inline(never)]
+fn insertions(all: &[i16], inserted: &[i16], open: &[i16], extend: &[i16], next: &mut [i16]) {
+    let gaps = open.iter().zip(extend);
+    for ((next, (&all, &inserted)), (&open, &extend)) in
+        next.iter_mut().zip(all.iter().zip(inserted)).zip(gaps)
+    {
+        *next = (all + open).min(inserted + extend).min(NEVER);
+    }
+}
+
+/// Deletions go along the row, one base after the other.
+#[inline(never)]
+fn deletions(
+    matched: &[i16],
+    inserted: &[i16],
+    open: &[i16],
+    extend: &[i16],
+    all: &mut [i16],
+) -> i16 {
+    let never = i32::from(NEVER);
+    let (mut before, mut deleted, mut best) = (never, never, never);
+    let gaps = open.iter().zip(extend);
+    for ((all, (&matched, &inserted)), (&open, &extend)) in
+        all.iter_mut().zip(matched.iter().zip(inserted)).zip(gaps)
+    {
+        deleted = (before + i32::from(open)).min(deleted + i32::from(extend));
+        before = i32::from(matched);
+        let cell = before.min(i32::from(inserted)).min(deleted).min(never);
+        best = best.min(cell);
+        *all = cell as i16;
+    }
+    best as i16
 }
 
 #[cfg(test)]
