@@ -15,12 +15,11 @@
 //! POLYVAL (RFC 8452, section 3) under the key `x`, whose constant factor only renames `x`. The first
 //! block names the file, so that a stripe of another file shows as well.
 
-use polyval::Polyval;
-use polyval::universal_hash::{KeyInit, UniversalHash};
 use subtle::ConstantTimeEq;
 
 use super::{Error, FORMAT};
 use crate::base::{Chunk, DatasetId};
+use crate::device::cpu::otp::{Hash, HashKey};
 
 /// Bytes of a stripe that are not payload.
 pub const OVERHEAD_BYTES: usize = 48;
@@ -127,11 +126,11 @@ impl Codec {
         let mut leading = [0; 48];
         leading[0] = 1;
         leading[32..].copy_from_slice(&self.file);
-        let x: [u8; 16] = rest[..16].try_into().expect("sixteen bytes");
-        let mut hash = Polyval::new(&x.into());
-        hash.update_padded(&leading);
-        hash.update_padded(body);
-        hash.finalize().into()
+        let x = HashKey::new(rest[..16].try_into().expect("sixteen bytes"));
+        let mut hash = Hash::new(&x);
+        hash.update(&leading);
+        hash.update(body);
+        hash.finish()
     }
 }
 

@@ -1,3 +1,4 @@
 //! The CPU's forms of the kernels, chosen at run time by what the processor has.
 
+pub mod otp;
 pub mod share;
