@@ -111,7 +111,9 @@ pub(super) fn artefact_prior(tract: (usize, usize), length: usize) -> i32 {
         return open_penalty(1, 1);
     }
     let slips = (length / unit) as i32;
-    (open_penalty(unit, bases / unit) + 3).max(ARTEFACT_MIN) + 6 * (slips - 1).min(4)
+    let slip = (open_penalty(unit, bases / unit) + 3).max(ARTEFACT_MIN);
+    // Several slips at once are rarer, and so are slips of long units.
+    slip + 6 * (slips - 1).min(4) + 4 * (unit as i32 - 1)
 }
 
 fn open_penalty(unit: usize, units: usize) -> i32 {
