@@ -6,7 +6,14 @@ pub mod otp;
 pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
-pub const KERNELS: &[(&str, &[Form])] = &[("otp", &[Form::Simd]), ("share", &[Form::Simd])];
+///
+/// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
+/// the files of `otp`.
+pub const KERNELS: &[(&str, &[Form])] = &[
+    ("otp", &[Form::Simd]),
+    ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
+];
 
 /// A form of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
