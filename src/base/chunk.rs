@@ -102,10 +102,7 @@ impl DerefMut for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if self.secret {
-            // Whole pages: `zeroize` on bytes stores one at a time, thirty times slower than this.
-            self.pages.fill(Page::zeroed());
-            // Nobody may conclude that what is never read need not be written.
-            std::hint::black_box(&mut self.pages);
+            wipe(self.spare());
         }
         if let Some(home) = self.home.take() {
             let pages = std::mem::take(&mut self.pages);
@@ -113,6 +110,14 @@ impl Drop for Chunk {
             let _ = home.try_send(pages);
         }
     }
+}
+
+/// Overwrites with zeros, at the speed of memory: `zeroize` stores one byte at a time, which costs
+/// more than making the bytes did.
+pub fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Nobody may conclude that what is never read need not be written.
+    zeroize::optimization_barrier(bytes);
 }
 
 pub(crate) fn new_pages(capacity: usize) -> Box<[Page]> {

@@ -1,1 +1,3 @@
-//! See ARCHITECTURE.md.
+//! Throughput scenarios and the samples they run on.
+
+pub mod sample;

@@ -134,6 +134,41 @@ impl<'a, T: Weigh + Send + 'a> Flow<'a, T> {
         Self::new(Box::new(timed), meters.clone(), meter, false)
     }
 
+    /// A flow from an iterator that pulls other flows by itself, as the stage of `meter`, which is
+    /// also the one for the [`starving`](Flow::starving) of what it pulls.
+    pub fn gathered<I>(meters: &Meters, meter: Arc<Meter>, mut items: I) -> Self
+    where
+        I: Iterator<Item = Result<T>> + Send + 'a,
+    {
+        let counted = meter.clone();
+        let timed = std::iter::from_fn(move || {
+            let (watch, waited) = (Stopwatch::start(), counted.starvation());
+            let item = items.next();
+            counted.busy(watch.elapsed().saturating_sub(counted.starvation() - waited));
+            if let Some(Ok(item)) = &item {
+                counted.came_out(item.weight());
+            }
+            item
+        });
+        Self::new(Box::new(timed), meters.clone(), meter, false)
+    }
+
+    /// The same items; waiting for them counts as `meter`'s starvation, and they as its input.
+    pub fn starving(self, meter: &Arc<Meter>) -> Self {
+        let (meters, last, meter) = (self.meters.clone(), self.last.clone(), meter.clone());
+        let mut items = self;
+        let counted = std::iter::from_fn(move || {
+            let waiting = Stopwatch::start();
+            let item = items.next();
+            meter.starved(waiting.elapsed());
+            if let Some(Ok(item)) = &item {
+                meter.came_in(item.weight());
+            }
+            item
+        });
+        Self::new(Box::new(counted), meters, last, true)
+    }
+
     fn new(
         items: Box<dyn Iterator<Item = Result<T>> + Send + 'a>,
         meters: Meters,
@@ -235,6 +270,8 @@ impl<S: Stage> Iterator for Steps<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Joins items until they hold at least four bytes.
@@ -307,6 +344,19 @@ mod tests {
                 .collect();
             assert_eq!(out, (0..500).collect::<Vec<_>>());
         });
+    }
+
+    #[test]
+    fn waiting_for_what_is_gathered_is_not_work() {
+        let meters = Meters::default();
+        let slow = words(&["ab", "cd"]).inspect(|_| std::thread::sleep(Duration::from_millis(20)));
+        let slow = Flow::source(&meters, "slow", slow);
+        let meter = meters.add("gather", 1);
+        let gathered = Flow::gathered(&meters, meter.clone(), slow.starving(&meter));
+        assert_eq!(gathered.count(), 2);
+        let report = &meters.snapshot()[1];
+        assert_eq!((report.bytes_in, report.bytes_out), (4, 4));
+        assert!(report.starved_seconds >= 0.04 && report.busy_seconds < report.starved_seconds);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Formats and genomic values, from and to byte slices and readers; opens no file itself.
 
+pub mod alignment;
 pub mod bgzf;
 pub mod detect;
+pub mod fastq;
 pub mod inflate;
+pub mod lanes;
 pub mod reads;
 pub mod reference;
 pub mod region;

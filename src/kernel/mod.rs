@@ -2,7 +2,9 @@
 //!
 //! The twin defines the kernel; every device form must give the same bits.
 
+pub mod align;
 pub mod otp;
+pub mod pairhmm;
 pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
@@ -10,7 +12,9 @@ pub mod share;
 /// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
+    ("align", &[]),
     ("otp", &[Form::Simd]),
+    ("pairhmm", &[]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
 ];

@@ -1,9 +1,14 @@
 //! Which stages, in which order: deposit, restore, analyse, deliver.
 
+pub mod analyse;
+pub mod deliver;
+pub mod intake;
 pub mod restore;
 pub mod share_out;
 
 use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
 
 use crate::base::{Fault, Faulty};
 
@@ -39,6 +44,19 @@ impl Notices {
     }
 }
 
+/// What one link carried for a piece of work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkUse {
+    /// The peer.
+    pub peer: String,
+    /// Payload bytes, both ways.
+    pub payload_bytes: u64,
+    /// Key bytes, both ways.
+    pub key_bytes: u64,
+    /// Where the keys came from, and what that means for secrecy.
+    pub keys: String,
+}
+
 /// Why a pipeline ended without its result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,6 +88,21 @@ pub enum Error {
         /// The fault of the first of them.
         fault: Fault,
     },
+    /// A sample has no file with reads.
+    #[error("'{name}' has no file with reads")]
+    NoReads {
+        /// The sample.
+        name: String,
+    },
+    /// A file of second mates does not follow one of first mates.
+    #[error("{file}: second mates without a file of first mates before it")]
+    Mates {
+        /// The file.
+        file: String,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::Error),
     /// The stripes do not agree with the catalogue.
     #[error("'{name}', file {member}: the shares have {found} stripes, the catalogue says {expected}")]
     Stripes {
@@ -93,6 +126,8 @@ impl Faulty for Error {
             Error::Died { .. } => Fault::Bug,
             Error::TooFewShares { fault, .. } => *fault,
             Error::Stripes { .. } => Fault::Integrity,
+            Error::NoReads { .. } | Error::Mates { .. } => Fault::Data,
+            Error::Engine(error) => error.fault(),
         }
     }
 
@@ -102,7 +137,8 @@ impl Faulty for Error {
             Error::Store(error) => error.hint(),
             Error::Catalogue(error) => error.hint(),
             Error::TooFewShares { reasons, .. } => Some(reasons.join("; ")),
-            Error::Died { .. } | Error::Stripes { .. } => None,
+            Error::Engine(error) => error.hint(),
+            _ => None,
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Settings {
     pub site: SiteId,
     /// Whose data it works for: its own name, if not given. A trusted server names its owner.
     pub owner: Option<SiteId>,
+    /// The trusted server that an owner asks.
+    pub trusted: Option<SiteId>,
     /// Folder of everything that must survive a restart: key marks, catalogue, receipts.
     pub state: PathBuf,
     /// Address to listen at.

@@ -174,7 +174,7 @@ pub struct VcfHeader {
 }
 
 impl VcfHeader {
-    /// A header with the contigs and digest of `reference` and the declarations of this module.
+    /// A header with the contigs of `reference` and the declarations of this module.
     pub fn new(sample: impl Into<String>, reference: &Reference) -> Self {
         let contigs = &reference.contigs;
         Self {
