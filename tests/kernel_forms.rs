@@ -4,6 +4,7 @@
 //! CUDA kernels are compiled as C++ with `kernels/shim/`, HLS kernels with `hls/sim/` and the
 //! vendor's `ap_int.h`. What is missing is skipped, unless the environment variable
 //! `DSGD_REQUIRE_DEVICES` names `cuda-sim` or `hls-sim`.
+#![allow(clippy::unwrap_used)]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -230,12 +231,12 @@ fn hls_kernels_equal_the_twins() {
 }
 
 #[test]
-#[should_panic = "split of"]
-fn a_kernel_one_column_off_is_caught() {
-    let Ok(mut simulation) = cuda_simulation("cuda_kernels_wrong") else {
-        panic!("skipped; instead of: split of");
-    };
-    // The pad's kernel leaves three of the four columns as they were.
-    simulation.share = simulation.xor.clone();
-    check(&simulation);
+fn a_kernel_that_does_nothing_to_three_columns_is_caught() {
+    match cuda_simulation("cuda_kernels_wrong") {
+        Ok(mut simulation) => {
+            simulation.share = simulation.xor.clone();
+            assert!(std::panic::catch_unwind(|| check(&simulation)).is_err());
+        }
+        Err(reason) => eprintln!("skipped: {reason}"),
+    }
 }

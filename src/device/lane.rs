@@ -180,7 +180,7 @@ impl<L: Lane> Queue for Lanes<L> {
 fn half_of(lengths: &[usize]) -> usize {
     let length = lengths[0];
     assert!(lengths.iter().all(|other| *other == length), "shares of one stripe have one length");
-    assert!(length % 2 == 0, "a stripe has two halves");
+    assert!(length.is_multiple_of(2), "a stripe has two halves");
     length / 2
 }
 
