@@ -10,7 +10,7 @@ use super::deposit::{ReadLayout, roles, stage_table};
 use super::{Context, Error, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, SampleName};
 use crate::flow::Meters;
-use crate::genome::{Regions, region};
+use crate::genome::{Regions, bed};
 use crate::io::FileWriter;
 use crate::pipeline::analyse::Analyse;
 use crate::pipeline::intake::Source;
@@ -138,7 +138,7 @@ fn command_line(arguments: &Arguments) -> String {
 /// Reads a BED file.
 pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(region::read_bed(BufReader::new(file), &path.display().to_string())?)
+    Ok(bed::read(BufReader::new(file))?)
 }
 
 fn create(path: &Path) -> Result<BufWriter<FileWriter>, Error> {

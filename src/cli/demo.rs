@@ -16,7 +16,7 @@ use crate::bench::local_sites::{LocalSites, Plan};
 use crate::bench::sample::{Sample, SampleSettings};
 use crate::config::Config;
 use crate::control::Role;
-use crate::disclosure::filter;
+use crate::disclosure::{FilterOptions, filter};
 use crate::engine::compare::{Comparison, compare};
 use crate::flow::{Meters, limiting_stage};
 use crate::genome::{Region, bgzf, vcf};
@@ -199,20 +199,28 @@ impl Demo {
         let report: DeliverReport = self.owner.ask_to_deliver(&trusted(), request, |_| {})?;
         let filtered = &report.filter;
         let steps = [
-            ("B-1: VCF.gz to VCF", filtered.vcf_gz_bytes + filtered.vcf_bytes, filtered.inflate_seconds),
-            ("B-2: VCF to filtered VCF", filtered.vcf_bytes + filtered.filtered_bytes, filtered.filter_seconds),
+            (
+                "B-1: VCF.gz to VCF",
+                filtered.compressed_bytes_in + filtered.text_bytes_in,
+                filtered.inflate_seconds,
+            ),
+            (
+                "B-2: VCF to filtered VCF",
+                filtered.text_bytes_in + filtered.text_bytes_out,
+                filtered.filter_seconds,
+            ),
             (
                 "B-3: filtered VCF to VCF.gz",
-                filtered.filtered_bytes + filtered.filtered_gz_bytes,
-                filtered.deflate_seconds,
+                filtered.text_bytes_out + filtered.compressed_bytes_out,
+                filtered.compress_seconds,
             ),
-            ("C: transfer to the end user", report.bytes, report.transfer_seconds),
+            ("C: transfer to the end user", filtered.compressed_bytes_out, report.transfer_seconds),
         ];
         for (stage, bytes, seconds) in steps {
             self.row(stage, bytes, seconds, "-".into());
         }
         self.links.push(SiteLinks { site: "tommo", links: self.owner.link_use() });
-        self.links.push(SiteLinks { site: "tommo-ts", links: report.receipt.keys });
+        self.links.push(SiteLinks { site: "tommo-ts", links: report.links });
         Ok(())
     }
 
@@ -227,7 +235,8 @@ impl Demo {
         let calls = read(&folder.join("sample.calls.vcf.gz"))?;
         let trusted = Config::load(&[self.sites.config("tommo-ts")])?.settings()?;
         let mut expected = Vec::new();
-        filter(&calls[..], &trusted.right[0], &mut expected, 1)?;
+        let permit = trusted.right[0].resolve()?;
+        filter(&calls[..], &permit, &FilterOptions::default(), &mut expected)?;
         let inbox = self.folder.join("clinic/inbox");
         let entries = fs::read_dir(&inbox).map_err(file_error(&inbox))?;
         let delivered = entries.flatten().map(|entry| entry.path());

@@ -21,7 +21,7 @@ pub struct LoadedReference {
     /// The FASTA file.
     pub path: PathBuf,
     /// The sequences.
-    pub reference: Reference,
+    pub reference: Arc<Reference>,
     /// Digest of names and sequences.
     pub digest: String,
     index_path: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl LoadedReference {
             name: settings.name.clone(),
             path: settings.fasta.clone(),
             digest: reference.digest().to_hex().to_string(),
-            reference,
+            reference: Arc::new(reference),
             index_path: settings.index.clone(),
             index: std::sync::Mutex::new(None),
         })

@@ -10,10 +10,10 @@ use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
 use crate::control::{Deposit, Role};
 use crate::control::catalogue::Origin;
-use crate::disclosure::{FilterReport, Right, filter};
+use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
 use crate::flow::{Flow, Meters, limiting_stage};
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
-use crate::pipeline::deliver::{DeliverReport, Delivery};
+use crate::pipeline::deliver::{DeliverReport, Delivery, add_keys, add_origin};
 use crate::pipeline::intake::{FlowReader, Source};
 use crate::pipeline::restore::Restore;
 use crate::store::remote::kind;
@@ -111,46 +111,41 @@ impl Site {
         request: &DeliverRequest,
         meters: &Meters,
     ) -> Result<DeliverReport, Error> {
-        let right = self.right(&request.right, &request.user)?;
+        let permit = self.permit(&request.right, &request.user)?;
         let deposit = self.catalogue()?.stored(&request.run)?;
-        let watch = Stopwatch::start();
-        let (vcf, filtered) = self.filter(&deposit, &right, meters)?;
-        let filter_seconds = watch.elapsed().as_secs_f64();
+        let (vcf, filtered) = self.filter(&deposit, &permit, meters)?;
+        let now = Timestamp::of(self.clock.since_epoch());
+        let name = deposit.name.as_str();
+        let mut receipt = Receipt::new(self.job(&deposit)?, name, &permit, &filtered, now);
+        add_origin(&mut receipt, &deposit);
         let sending = Stopwatch::start();
-        let job = self.job(&deposit)?;
-        let delivery = Delivery::new(job, &right, &filtered, &vcf, self.now());
-        self.send(&request.user, &delivery, &vcf)?;
-        let report = DeliverReport {
-            receipt: delivery.receipt(&right, &deposit, &filtered, self.link_use()),
-            filter: filtered,
-            filter_seconds,
-            transfer_seconds: sending.elapsed().as_secs_f64(),
-            bytes: vcf.len() as u64,
-            notices: self.notices.all(),
-        };
-        self.file_receipt(&delivery.job, &report)?;
-        Ok(report)
+        self.send(&request.user, &Delivery::of(&receipt), &vcf)?;
+        let transfer_seconds = sending.elapsed().as_secs_f64();
+        let links = self.link_use();
+        add_keys(&mut receipt, &deposit, &links);
+        let folder = self.settings.state.join("receipts");
+        let path = folder.join(format!("{}.json", receipt.job));
+        write_new(&folder, &path, receipt.to_json().as_bytes())?;
+        let notices = self.notices.all();
+        Ok(DeliverReport { receipt, filter: filtered, transfer_seconds, links, notices })
     }
 
-    fn right(&self, id: &str, user: &SiteId) -> Result<Right, Error> {
+    fn permit(&self, id: &str, user: &SiteId) -> Result<Permit, Error> {
         let right = self.settings.right.iter().find(|right| right.id == id);
         let right = right.ok_or_else(|| Error::NotConfigured {
             what: "right",
             name: id.into(),
             known: self.settings.right.iter().map(|right| right.id.clone()).collect(),
         })?;
-        if right.user != *user {
-            let why = format!("it is not for '{user}'");
-            return Err(Error::Right { right: id.into(), why });
-        }
-        right.check(self.clock.since_epoch())?;
-        Ok(right.clone())
+        let permit = right.resolve()?;
+        permit.check(user, self.clock.since_epoch())?;
+        Ok(permit)
     }
 
     fn filter(
         &self,
         deposit: &Deposit,
-        right: &Right,
+        permit: &Permit,
         meters: &Meters,
     ) -> Result<(Vec<u8>, FilterReport), Error> {
         let holders = self.holders(deposit)?;
@@ -159,8 +154,9 @@ impl Site {
             let restore =
                 Restore { deposit, member: 0, holders: &holders, order, meters, notices };
             let calls = FlowReader::new(restore.start(scope)?);
+            let options = FilterOptions { threads: self.threads(), ..FilterOptions::default() };
             let mut vcf = Vec::new();
-            let report = filter(calls, right, &mut vcf, self.threads())?;
+            let report = filter(calls, permit, &options, &mut vcf)?;
             Ok((vcf, report))
         })
     }
@@ -194,13 +190,6 @@ impl Site {
             Ok(Reply::Failed(source)) => Err(Error::Peer { peer: user.clone(), source }),
             _ => Err(protocol()),
         }
-    }
-
-    fn file_receipt(&self, job: &JobId, report: &DeliverReport) -> Result<(), Error> {
-        let folder = self.settings.state.join("receipts");
-        let path = folder.join(format!("{job}.json"));
-        let text = serde_json::to_vec_pretty(&report.receipt).expect("receipts are plain data");
-        write_new(&folder, &path, &text)
     }
 }
 
