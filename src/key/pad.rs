@@ -95,7 +95,7 @@ impl PadHeader {
 /// Makes a new pad of `bytes` bytes, rounded up to whole units in both directions: two files in
 /// `folder` with the same content, one for each site, that only their owner may read.
 ///
-/// Both files must be destroyed when they have been imported; [`import`] does that to its own.
+/// Both files must be destroyed when they have been imported; importing does that to its own.
 pub fn generate(
     sites: [SiteId; 2],
     bytes: ByteCount,
