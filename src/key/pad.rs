@@ -8,9 +8,9 @@
 //! and when, and a new pad comes after all older ones.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ impl PadHeader {
 /// Makes a new pad of `bytes` bytes, rounded up to whole units in both directions: two files in
 /// `folder` with the same content, one for each site, that only their owner may read.
 ///
-/// Both files must be destroyed when they have been imported; [`import`] does that to its own.
+/// Both files must be destroyed when they have been imported; importing does that to its own.
 pub fn generate(
     sites: [SiteId; 2],
     bytes: ByteCount,
@@ -193,7 +193,7 @@ pub(crate) fn import(
     if !header.sites.contains(site) || !header.sites.contains(peer) {
         return Err(refused("it is for other sites"));
     }
-    fs::create_dir_all(pads).map_err(failed(pads))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(pads).map_err(failed(pads))?;
     let target = pads.join(format!("{}.pad", header.number));
     if target.exists() {
         return Err(refused(match Pad::open(&target)?.header.id == header.id {
@@ -252,11 +252,11 @@ fn destroy(path: &Path) -> Result<(), Error> {
 }
 
 fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; bytes.min(STEP_BYTES as u64) as usize];
+    static ZEROS: [u8; STEP_BYTES] = [0; STEP_BYTES];
     let mut done = 0;
     while done < bytes {
-        let count = (bytes - done).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..count as usize], offset + done)?;
+        let count = (bytes - done).min(STEP_BYTES as u64);
+        file.write_all_at(&ZEROS[..count as usize], offset + done)?;
         done += count;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! A link whose keys were carried: all pads that were imported for it.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{BitRate, SiteId};
@@ -37,9 +38,12 @@ fn pads_folder(link: &Path) -> PathBuf {
 pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {
     let folder = pads_folder(opening.folder);
     let failed = |source| Error::PadFile { path: folder.clone(), source };
-    fs::create_dir_all(&folder).map_err(failed)?;
     let mut pads = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(failed)? {
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries.map_err(failed)?),
+    };
+    for entry in entries.into_iter().flatten() {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "pad") {
             pads.push(Pad::open(&path)?);

@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 
 use super::chunks::LeaseChunks;
-use super::journal::{Journal, link_folder};
-use super::ledger::Role;
+use super::journal::{Journal, link_folder, record_path};
+use super::ledger::{self, Record, Role};
 use super::pad::PadHeader;
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
@@ -111,6 +111,12 @@ impl KeyStore {
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
         })
+    }
+
+    /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle
+    /// [`ledger::check`].
+    pub fn ledger(&self, peer: &SiteId, role: Role) -> Result<Vec<Record>, Error> {
+        ledger::read(&record_path(&link_folder(&self.0.state, peer), role))
     }
 
     /// Gives up all keys of one direction of the link to `peer` below `unit` and below anything
