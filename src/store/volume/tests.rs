@@ -187,7 +187,7 @@ fn a_crash_at_any_step_leaves_every_share_whole_or_absent() {
     check(&whole, &expected, "no crash");
     let steps = whole.steps() - before;
     let mut crashes = 0;
-    for step in 0..steps {
+    for step in 0..=steps {
         let medium = OnSim::of(SMALL_BYTES, 3).0;
         medium.set_faults(Faults { power_for: Some(step), ..Faults::default() });
         let (expected, error) = story(&medium);
