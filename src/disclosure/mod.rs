@@ -1,6 +1,8 @@
 //! What may leave: access rights, the filter that keeps to them, and the receipt of a delivery.
 
 pub mod filter;
+#[cfg(test)]
+mod filter_tests;
 mod header;
 pub mod receipt;
 mod record;
