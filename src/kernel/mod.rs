@@ -8,7 +8,8 @@ pub mod pairhmm;
 pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
-pub const KERNELS: &[(&str, &[Form])] = &[("align", &[]), ("otp", &[Form::Simd]), ("pairhmm", &[]), ("share", &[Form::Simd])];
+pub const KERNELS: &[(&str, &[Form])] =
+    &[("align", &[]), ("otp", &[Form::Simd]), ("pairhmm", &[]), ("share", &[Form::Simd])];
 
 /// A form of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

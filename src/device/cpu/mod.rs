@@ -1,4 +1,5 @@
 //! The CPU's forms of the kernels, chosen at run time by what the processor has.
 
 pub mod otp;
+pub mod pages;
 pub mod share;

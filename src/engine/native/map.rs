@@ -42,6 +42,17 @@ pub struct Placed {
     pub proper: bool,
 }
 
+/// The code of every letter.
+pub const CODES: [u8; 256] = {
+    let mut codes = [4; 256];
+    let mut letter = 0;
+    while letter < 256 {
+        codes[letter] = base_code(letter as u8);
+        letter += 1;
+    }
+    codes
+};
+
 /// Reads that pass through the steps together.
 const GROUP_READS: usize = 64;
 
@@ -82,7 +93,7 @@ impl Workspace {
             let bases = batch.bases(read);
             let first = self.codes.len();
             if bases.len() <= READ_BASES_MAX {
-                self.codes.extend(bases.iter().map(|&letter| base_code(letter)));
+                self.codes.extend(bases.iter().map(|&letter| CODES[usize::from(letter)]));
                 pack_read(&self.codes[first..], &mut self.words);
                 seeds(&self.codes[first..], |seed| self.seeds.push(seed));
             }
@@ -291,13 +302,7 @@ impl Mapper {
         Placed { reads: [place(0), place(1)], proper: choice.proper }
     }
 
-    fn choose(
-        &self,
-        work: &Workspace,
-        read: usize,
-        model: &InsertModel,
-        salt: u64,
-    ) -> PairChoice {
+    fn choose(&self, work: &Workspace, read: usize, model: &InsertModel, salt: u64) -> PairChoice {
         let lengths = [work.range(read, 0).len(), work.range(read + 1, 0).len()];
         let left_out = [work.candidate_ends[read].1, work.candidate_ends[read + 1].1];
         let hits = [&work.hits[read][..], &work.hits[read + 1][..]];
@@ -305,7 +310,13 @@ impl Mapper {
     }
 
     /// Looks for `lost` around the places of its mate; whether it was found.
-    fn rescue(&self, work: &mut Workspace, anchor: usize, lost: usize, model: &InsertModel) -> bool {
+    fn rescue(
+        &self,
+        work: &mut Workspace,
+        anchor: usize,
+        lost: usize,
+        model: &InsertModel,
+    ) -> bool {
         let length = work.range(lost, 0).len();
         if length < RESCUED_BASES_MIN {
             return false;
