@@ -9,7 +9,7 @@ pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
 pub const KERNELS: &[(&str, &[Form])] =
-    &[("align", &[]), ("otp", &[Form::Simd]), ("pairhmm", &[]), ("share", &[Form::Simd])];
+    &[("align", &[Form::Simd]), ("otp", &[Form::Simd]), ("pairhmm", &[]), ("share", &[Form::Simd])];
 
 /// A form of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
