@@ -98,10 +98,7 @@ impl Tally {
             self.junk_sure += u64::from(mapped && read.mapping_quality >= 20);
             return;
         };
-        let clip =
-            read.cigar.first().map_or(0, |op| if op & 15 == SOFT_CLIP { op >> 4 } else { 0 });
-        let start = i64::from(read.position) - i64::from(clip);
-        let correct = mapped && read.contig == contig && (start - position).abs() <= 50;
+        let correct = mapped && is_right(read, contig, position);
         self.reads += 1;
         self.mapped += u64::from(mapped);
         self.correct += u64::from(correct);
@@ -130,6 +127,13 @@ impl Tally {
             self.junk_sure
         ));
     }
+}
+
+/// Right contig, and the start with clips undone within 50 bases.
+fn is_right(read: &AlignedRead, contig: u32, position: i64) -> bool {
+    let clip = read.cigar.first().map_or(0, |op| if op & 15 == SOFT_CLIP { op >> 4 } else { 0 });
+    let start = i64::from(read.position) - i64::from(clip);
+    read.contig == contig && (start - position).abs() <= 50
 }
 
 /// Contig and 0-based start of a read, from its name.
@@ -179,8 +183,7 @@ fn reads_map_where_they_came_from() {
                 human.add(read, truth);
             }
             if let (Some(log), Some((contig, position))) = (&mut log, truth) {
-                let wrong =
-                    read.contig != contig || (i64::from(read.position) - position).abs() > 80;
+                let wrong = !is_right(read, contig, position);
                 let line = format!(
                     "{} {} {} {}:{}{} {} {:?}\n",
                     String::from_utf8_lossy(batch.name(*index)),
