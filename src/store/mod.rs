@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod dir;
+pub mod remote;
 mod stripes;
 mod volume;
 
