@@ -1,8 +1,9 @@
 //! NVIDIA cards: `kernels/<kernel>.cu`, compiled for the card in the machine when it is first used.
 //!
 //! The driver and its compiler (NVRTC) are looked for at run time, so the program builds and starts
-//! anywhere. The kernels' text is tested on CPUs (`tests/kernel_forms.rs`); this host side has
-//! **never run on a card**: it compiles, and it is absent without a driver, no more is known.
+//! anywhere. This **never ran on a card**. What runs are the kernels' text on CPUs
+//! (`tests/kernel_forms.rs`), and this host side with the true compiler against a driver simulated on
+//! the CPU (`kernels/shim/driver.cpp`): right results are known, speed is not.
 #![allow(unsafe_code)]
 
 use std::sync::{Arc, OnceLock};
