@@ -98,7 +98,7 @@ impl Device for Card {
 
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
         // A column's vectors, and with them the grid, are counted in 32 bits.
-        let column_bytes = stride(piece_bytes.max(1)).min(1 << 30);
+        let column_bytes = stride(piece_bytes.clamp(1, 1 << 30));
         let lanes = [CardLane::new(self, column_bytes)?, CardLane::new(self, column_bytes)?];
         Ok(Box::new(Lanes::new(lanes, column_bytes)))
     }
