@@ -51,7 +51,8 @@ impl Index {
         let found = input.array::<32>()?;
         let digest = *reference.digest().as_bytes();
         if found != digest {
-            let [found, expected] = [found, digest].map(|d| blake3::Hash::from(d).to_hex()[..16].into());
+            let [found, expected] =
+                [found, digest].map(|d| blake3::Hash::from(d).to_hex()[..16].into());
             return Err(Error::OtherReference { found, expected });
         }
         let bases = reference.contigs.iter().map(|contig| contig.bases.len() as u64).sum();

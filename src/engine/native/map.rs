@@ -291,13 +291,7 @@ impl Mapper {
         Placed { reads: [place(0), place(1)], proper: choice.proper }
     }
 
-    fn choose(
-        &self,
-        work: &Workspace,
-        read: usize,
-        model: &InsertModel,
-        salt: u64,
-    ) -> PairChoice {
+    fn choose(&self, work: &Workspace, read: usize, model: &InsertModel, salt: u64) -> PairChoice {
         let lengths = [work.range(read, 0).len(), work.range(read + 1, 0).len()];
         let left_out = [work.candidate_ends[read].1, work.candidate_ends[read + 1].1];
         let hits = [&work.hits[read][..], &work.hits[read + 1][..]];
@@ -305,7 +299,13 @@ impl Mapper {
     }
 
     /// Looks for `lost` around the places of its mate; whether it was found.
-    fn rescue(&self, work: &mut Workspace, anchor: usize, lost: usize, model: &InsertModel) -> bool {
+    fn rescue(
+        &self,
+        work: &mut Workspace,
+        anchor: usize,
+        lost: usize,
+        model: &InsertModel,
+    ) -> bool {
         let length = work.range(lost, 0).len();
         if length < RESCUED_BASES_MIN {
             return false;
