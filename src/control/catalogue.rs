@@ -6,7 +6,7 @@
 //! shares that other sites hold: together with the owner's own share either would say something
 //! about the data.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -154,6 +154,19 @@ impl Catalogue {
         self.folder.join(format!("{name}.json"))
     }
 
+    /// Keeps everybody else from changing `name` until the lock is dropped.
+    ///
+    /// Errors: [`Error::Busy`] when another process holds it. A crash releases it.
+    pub fn lock(&self, name: &SampleName) -> Result<Lock, Error> {
+        let path = self.folder.join(format!(".{name}.lock"));
+        let file = File::create(&path).map_err(|source| disk(&path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { name: name.clone() }),
+            Err(fs::TryLockError::Error(source)) => Err(disk(&path, source)),
+        }
+    }
+
     /// The entry of `name`, whatever its state.
     pub fn find(&self, name: &SampleName) -> Result<Option<Deposit>, Error> {
         let path = self.path(name);
@@ -220,6 +233,11 @@ impl Catalogue {
     }
 }
 
+/// Held by whoever changes a deposit.
+pub struct Lock {
+    _file: File,
+}
+
 fn disk(path: &Path, source: std::io::Error) -> Error {
     Error::Disk { path: path.into(), source }
 }
@@ -235,6 +253,12 @@ pub enum Error {
         name: SampleName,
         /// The names there are.
         known: Vec<SampleName>,
+    },
+    /// Another process is changing the deposit.
+    #[error("the deposit '{name}' is being changed by another process")]
+    Busy {
+        /// Its name.
+        name: SampleName,
     },
     /// The deposit was never completed.
     #[error("the deposit '{name}' was not completed")]
@@ -277,6 +301,7 @@ impl Faulty for Error {
             Error::Unknown { .. } | Error::Unfinished { .. } => Fault::NoInput,
             Error::Damaged { .. } | Error::Foreign { .. } => Fault::Integrity,
             Error::Disk { .. } => Fault::Disk,
+            Error::Busy { .. } => Fault::TryAgain,
             Error::Random => Fault::System,
         }
     }
@@ -334,6 +359,17 @@ mod tests {
         catalogue.record(&deposit("y")).unwrap();
         fs::rename(folder.path().join("y.json"), folder.path().join("z.json")).unwrap();
         assert!(matches!(catalogue.find(&"z".parse().unwrap()), Err(Error::Foreign { .. })));
+    }
+
+    #[test]
+    fn one_process_at_a_time_changes_a_deposit() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(folder.path()).unwrap();
+        let name = "x".parse().unwrap();
+        let lock = catalogue.lock(&name).unwrap();
+        assert!(matches!(catalogue.lock(&name), Err(Error::Busy { .. })));
+        drop(lock);
+        catalogue.lock(&name).unwrap();
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! What was reserved and claimed, entry by entry, and the oracle that no key was used twice.
 //!
-//! An entry is 64 bytes, ends in a checksum and is synced after the mark and before the keys are
-//! used. The mark decides; the ledger is for audits, and for noticing a mark that went backwards.
+//! An entry is 64 bytes and ends in a checksum. The ledger stands in the file of the mark, behind
+//! its two slots, and each entry is written and synced together with the mark.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mark::SLOT_BYTES;
 use super::{Error, KeyRange};
 
 /// Bytes of one entry.
 pub const RECORD_BYTES: usize = 64;
+
+/// Where the first entry begins in the file.
+pub const LEDGER_AT: usize = 2 * SLOT_BYTES;
 
 const MAGIC: [u8; 4] = *b"dkl1";
 const CHECKSUM_AT: usize = RECORD_BYTES - 16;
@@ -56,7 +57,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn encode(&self) -> [u8; RECORD_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = u8::from(self.role == Role::Follower);
@@ -87,56 +88,44 @@ impl Record {
     }
 }
 
-/// Appends to a ledger. Whoever holds it also holds the lock of the stream end.
-pub(crate) struct Appender {
-    file: File,
+/// What stands in the place of one entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Blank,
+    /// An entry.
+    Sound(Record),
+    /// Something else.
+    Torn,
 }
 
-impl Appender {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let options =
-            File::options().read(true).write(true).create(true).truncate(false).open(path);
-        Ok(Self { file: options? })
-    }
-
-    /// The last sound entry and where the next one goes: a torn entry at the end is overwritten.
-    fn tail(&self) -> io::Result<(Option<Record>, u64)> {
-        let mut entries = self.file.metadata()?.len() / RECORD_BYTES as u64;
-        let mut bytes = [0; RECORD_BYTES];
-        for _ in 0..2 {
-            let Some(last) = entries.checked_sub(1) else { break };
-            self.file.read_exact_at(&mut bytes, last * RECORD_BYTES as u64)?;
-            if let Some(record) = Record::decode(&bytes) {
-                return Ok((Some(record), entries * RECORD_BYTES as u64));
-            }
-            entries = last;
+impl Entry {
+    /// The entry that `bytes` begin with; blank when they are too short.
+    pub(crate) fn first(bytes: &[u8]) -> Self {
+        let bytes = bytes.get(..RECORD_BYTES).unwrap_or(&[]);
+        match Record::decode(bytes) {
+            Some(record) => Entry::Sound(record),
+            None if bytes.iter().all(|byte| *byte == 0) => Entry::Blank,
+            None => Entry::Torn,
         }
-        Ok((None, entries * RECORD_BYTES as u64))
-    }
-
-    pub(crate) fn last(&self) -> io::Result<Option<Record>> {
-        Ok(self.tail()?.0)
-    }
-
-    pub(crate) fn append(&self, record: &Record) -> io::Result<()> {
-        let (_, at) = self.tail()?;
-        self.file.write_all_at(&record.encode(), at)?;
-        self.file.sync_data()
     }
 }
 
-/// Reads a whole ledger. A torn entry at the end is left out; damage before it is an error.
+/// Reads a whole ledger from the file of a stream end. An entry that a crash tore is left out when
+/// nothing follows; damage before others is an error.
 pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Ledger { path: path.into(), source })?;
-    let whole = bytes.chunks_exact(RECORD_BYTES);
-    let count = whole.len();
-    let mut records = Vec::with_capacity(count);
-    for (index, bytes) in whole.enumerate() {
-        match Record::decode(bytes) {
-            Some(record) => records.push(record),
-            None if index + 1 == count => break,
-            None => return Err(Error::LedgerDamaged { path: path.into(), index }),
+    let entries =
+        bytes.get(LEDGER_AT..).unwrap_or(&[]).chunks_exact(RECORD_BYTES).map(Entry::first);
+    let mut records = Vec::new();
+    let mut torn = None;
+    for (index, entry) in entries.enumerate() {
+        match (entry, torn) {
+            (Entry::Blank, _) => {}
+            (Entry::Torn, None) => torn = Some(index),
+            (_, Some(index)) => return Err(Error::LedgerDamaged { path: path.into(), index }),
+            (Entry::Sound(record), None) => records.push(record),
         }
     }
     Ok(records)
@@ -235,34 +224,24 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_is_left_out_and_overwritten() {
+    fn a_torn_end_is_left_out_and_damage_before_others_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger");
-        let first = record(Role::Sender, 0, 10);
-        Appender::open(&path).unwrap().append(&first).unwrap();
-        for torn in [&b"torn"[..], &[0; RECORD_BYTES], &[0xa5; RECORD_BYTES + 9]] {
-            let mut bytes = std::fs::read(&path).unwrap();
-            bytes.truncate(RECORD_BYTES);
-            bytes.extend_from_slice(torn);
-            std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(read(&path).unwrap(), std::slice::from_ref(&first));
-            let appender = Appender::open(&path).unwrap();
-            assert_eq!(appender.last().unwrap(), Some(first.clone()));
-            appender.append(&record(Role::Sender, 10, 1)).unwrap();
-            assert_eq!(read(&path).unwrap().len(), 2);
-        }
-    }
-
-    #[test]
-    fn damage_in_the_middle_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger");
-        let appender = Appender::open(&path).unwrap();
-        (0..3).for_each(|n| appender.append(&record(Role::Sender, n, 1)).unwrap());
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[RECORD_BYTES + 9] ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
-        assert!(matches!(read(&path), Err(Error::LedgerDamaged { index: 1, .. })));
+        let path = folder.path().join("sent");
+        let mut bytes = vec![0xff; LEDGER_AT];
+        (0..3).for_each(|n| bytes.extend(record(Role::Sender, n, 1).encode()));
+        bytes.extend([0; 5 * RECORD_BYTES + 7]);
+        let count = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read(&path).map(|records| records.len())
+        };
+        assert_eq!(count(&bytes).unwrap(), 3);
+        bytes[LEDGER_AT + 2 * RECORD_BYTES + 9] ^= 1;
+        assert_eq!(count(&bytes).unwrap(), 2);
+        bytes[LEDGER_AT + RECORD_BYTES..][..RECORD_BYTES].fill(0);
+        assert_eq!(count(&bytes).unwrap(), 1, "a place that a crash left blank");
+        bytes[LEDGER_AT] ^= 1;
+        assert!(matches!(count(&bytes), Err(Error::LedgerDamaged { index: 0, .. })));
+        assert_eq!(count(b"short").unwrap(), 0);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The mark of one stream end: up to where its keys are reserved or claimed, in two slots.
 //!
 //! A slot is 4 KiB: magic, version, number of gaps, sequence number, position, the gaps, and a
-//! digest over all of it and the name of the stream end. Writes alternate between the slots and
-//! are synced before any key below the new position is used, so that a crash at any point leaves
-//! the slot of the write before, and with it a mark that no used key lies above.
+//! digest over all of it and the name of the stream end. Writes alternate between the slots. The
+//! ledger entry number `n - 1` belongs to the mark with sequence number `n`. Both are written
+//! together and synced before any key below the new position is used, so that a crash at any point
+//! leaves the slot of the write before, and at most one entry that the mark does not know: its
+//! keys are then given up. More entries than that mean that the mark was set back.
 //!
 //! The mark of a sender is a position alone. A follower also keeps the gaps below it: reservations
 //! of sessions that run at the same time reach it in any order.
@@ -11,6 +13,7 @@
 use std::io;
 
 use super::KeyRange;
+use super::ledger::{Entry, RECORD_BYTES, Record, Role};
 
 /// Bytes of one slot: the unit that disks promise least badly to write whole.
 pub const SLOT_BYTES: usize = 4096;
@@ -26,14 +29,35 @@ const DIGEST_AT: usize = SLOT_BYTES - 32;
 /// The bytes of one slot.
 pub type Slot = Box<[u8; SLOT_BYTES]>;
 
-/// Where the two slots are kept: a file, or memory that loses and tears writes under test.
+/// Where the slots and the ledger are kept: a file, or memory that loses and tears writes under
+/// test. Until [`sync`](Self::sync) returns, any part of anything written may be lost.
 pub trait MarkMedium {
     /// Reads slot 0 or 1; zeros where nothing was ever written.
     fn read_slot(&mut self, slot: usize) -> io::Result<Slot>;
-    /// Writes slot 0 or 1. Until [`sync`](Self::sync) returns, any part of it may be lost.
+    /// Writes slot 0 or 1.
     fn write_slot(&mut self, slot: usize, bytes: &Slot) -> io::Result<()>;
+    /// Reads the ledger from the entry `index` to its end: whole entries, zeros where nothing was
+    /// ever written.
+    fn read_entries(&mut self, index: u64) -> io::Result<Vec<u8>>;
+    /// Writes the entry `index`.
+    fn write_entry(&mut self, index: u64, bytes: &[u8; RECORD_BYTES]) -> io::Result<()>;
     /// Makes everything written durable.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Why a mark could not be read.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The medium failed.
+    Medium(io::Error),
+    /// What it holds cannot come from a crash; says what contradicts what.
+    Contradiction(&'static str),
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        Self::Medium(error)
+    }
 }
 
 /// Which keys of a stream are spent, as this end knows it.
@@ -125,11 +149,59 @@ impl Mark {
     }
 }
 
-/// Reads the mark. `None` when neither slot can be trusted, although something was written.
-///
-/// `label` names the stream end, so that the slots of another one are not taken for its own. The
-/// very first write goes to slot 1; torn, it leaves slot 0 blank, and no key was used.
-pub fn load(medium: &mut dyn MarkMedium, label: &str) -> io::Result<Option<Mark>> {
+/// Reads the mark. `label` names the stream end, so that the slots of another one are not taken
+/// for its own.
+pub fn load(medium: &mut dyn MarkMedium, label: &str) -> Result<Mark, LoadError> {
+    let mut mark = load_slots(medium, label)?
+        .ok_or(LoadError::Contradiction("both copies of its mark are damaged"))?;
+    give_up_unknown(medium, &mut mark)?;
+    Ok(mark)
+}
+
+/// Reads the mark in order to change it: what [`load`] gave up is first made durable.
+pub fn settle(medium: &mut dyn MarkMedium, label: &str) -> Result<Mark, LoadError> {
+    let mut mark = load_slots(medium, label)?
+        .ok_or(LoadError::Contradiction("both copies of its mark are damaged"))?;
+    if give_up_unknown(medium, &mut mark)? {
+        store(medium, label, &mut mark)?;
+    }
+    Ok(mark)
+}
+
+/// Writes the mark over the older slot and its entry into the ledger; when this returns, both are
+/// durable.
+pub fn commit(
+    medium: &mut dyn MarkMedium,
+    label: &str,
+    mark: &mut Mark,
+    record: &Record,
+) -> io::Result<()> {
+    if let Some(index) = mark.sequence.checked_sub(1)
+        && Entry::first(&medium.read_entries(index)?) == Entry::Torn
+    {
+        // A crash tore it after the mark had arrived; its keys were never used.
+        medium.write_entry(index, &[0; RECORD_BYTES])?;
+    }
+    medium.write_entry(mark.sequence, &record.encode())?;
+    store(medium, label, mark)
+}
+
+/// A mark to begin again with when no slot can be read, or the ledger contradicts it: behind
+/// everything that either of them names.
+pub fn salvage(medium: &mut dyn MarkMedium, label: &str) -> io::Result<Mark> {
+    let mut mark = load_slots(medium, label)?.unwrap_or_default();
+    for (index, bytes) in medium.read_entries(0)?.chunks_exact(RECORD_BYTES).enumerate() {
+        if let Entry::Sound(record) = Entry::first(bytes) {
+            mark.raise(record.range.end());
+            mark.sequence = mark.sequence.max(index as u64 + 1);
+        }
+    }
+    Ok(mark)
+}
+
+/// The newest sound slot; `None` when there is none, although something was written. The very
+/// first write goes to slot 1; torn, it leaves slot 0 blank, and no key was used.
+fn load_slots(medium: &mut dyn MarkMedium, label: &str) -> io::Result<Option<Mark>> {
     let slots = [medium.read_slot(0)?, medium.read_slot(1)?];
     let newest =
         slots.iter().filter_map(|slot| Mark::decode(slot, label)).max_by_key(|mark| mark.sequence);
@@ -137,8 +209,24 @@ pub fn load(medium: &mut dyn MarkMedium, label: &str) -> io::Result<Option<Mark>
     Ok(newest.or_else(|| untouched.then(Mark::default)))
 }
 
-/// Writes the mark over the older slot; when this returns, it is durable.
-pub fn store(medium: &mut dyn MarkMedium, label: &str, mark: &mut Mark) -> io::Result<()> {
+/// Takes the keys of an entry that is newer than the mark out of the free ones; says whether there
+/// was one.
+fn give_up_unknown(medium: &mut dyn MarkMedium, mark: &mut Mark) -> Result<bool, LoadError> {
+    let entries = medium.read_entries(mark.sequence)?;
+    let Some((first, later)) = entries.split_at_checked(RECORD_BYTES) else { return Ok(false) };
+    if later.iter().any(|byte| *byte != 0) {
+        return Err(LoadError::Contradiction("its mark is behind its ledger"));
+    }
+    let Entry::Sound(record) = Entry::first(first) else { return Ok(false) };
+    match record.role {
+        Role::Sender => mark.raise(record.range.end()),
+        Role::Follower if mark.claim(&record.range) => {}
+        Role::Follower => return Err(LoadError::Contradiction("its ledger claims a key twice")),
+    }
+    Ok(true)
+}
+
+fn store(medium: &mut dyn MarkMedium, label: &str, mark: &mut Mark) -> io::Result<()> {
     mark.sequence += 1;
     medium.write_slot((mark.sequence % 2) as usize, &mark.encode(label))?;
     medium.sync()

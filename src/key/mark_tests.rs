@@ -1,7 +1,12 @@
+//! The mark under crashes at every point, with writes that are lost and torn.
+
 use std::collections::HashSet;
+use std::ops::Range;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::ledger::{LEDGER_AT, Purpose};
 use super::*;
 
 const LABEL: &str = "a->b sent.mark";
@@ -17,25 +22,41 @@ enum Fate {
     Tail(usize),
 }
 
-/// Two slots in memory that crash at the n-th operation.
+impl Fate {
+    fn arrived(self, length: usize) -> Range<usize> {
+        match self {
+            Fate::Lost => 0..0,
+            Fate::Whole => 0..length,
+            Fate::Head(count) => 0..count.min(length),
+            Fate::Tail(count) => length.saturating_sub(count)..length,
+        }
+    }
+}
+
+/// Slots and a ledger in memory that crash at the n-th operation.
 #[derive(Clone)]
 struct Disk {
-    durable: [Slot; 2],
-    pending: Option<(usize, Slot)>,
+    /// What survives, and what a running program sees.
+    durable: Vec<u8>,
+    seen: Vec<u8>,
+    /// Where and how long the writes are that were not synced.
+    pending: Vec<Range<usize>>,
     operations_left: usize,
-    fate: Fate,
+    /// Of the slot and of the ledger entry.
+    fates: (Fate, Fate),
     /// Whether `sync` only says that it did.
     lies: bool,
 }
 
 impl Disk {
     fn new(lies: bool) -> Self {
-        let blank = || Box::new([0; SLOT_BYTES]);
+        let blank = vec![0; LEDGER_AT + 64 * RECORD_BYTES];
         Self {
-            durable: [blank(), blank()],
-            pending: None,
+            durable: blank.clone(),
+            seen: blank,
+            pending: Vec::new(),
             operations_left: usize::MAX,
-            fate: Fate::Whole,
+            fates: (Fate::Whole, Fate::Whole),
             lies,
         }
     }
@@ -48,46 +69,61 @@ impl Disk {
         Ok(())
     }
 
+    fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.step()?;
+        let place = at..at + bytes.len();
+        self.seen[place.clone()].copy_from_slice(bytes);
+        self.pending.push(place);
+        Ok(())
+    }
+
     fn restart(&mut self) {
-        if let Some((slot, bytes)) = self.pending.take() {
-            let arrived = match self.fate {
-                Fate::Lost => 0..0,
-                Fate::Whole => 0..SLOT_BYTES,
-                Fate::Head(count) => 0..count,
-                Fate::Tail(count) => SLOT_BYTES - count..SLOT_BYTES,
-            };
-            self.durable[slot][arrived.clone()].copy_from_slice(&bytes[arrived]);
+        for place in std::mem::take(&mut self.pending) {
+            let fate = if place.start < LEDGER_AT { self.fates.0 } else { self.fates.1 };
+            let arrived = fate.arrived(place.len());
+            let arrived = place.start + arrived.start..place.start + arrived.end;
+            self.durable[arrived.clone()].copy_from_slice(&self.seen[arrived]);
         }
+        self.seen.clone_from(&self.durable);
         self.operations_left = usize::MAX;
     }
 }
 
 impl MarkMedium for Disk {
     fn read_slot(&mut self, slot: usize) -> io::Result<Slot> {
-        Ok(match &self.pending {
-            Some((pending, bytes)) if *pending == slot => bytes.clone(),
-            _ => self.durable[slot].clone(),
-        })
+        let bytes = self.seen[slot * SLOT_BYTES..][..SLOT_BYTES].to_vec();
+        Ok(bytes.into_boxed_slice().try_into().unwrap())
     }
 
     fn write_slot(&mut self, slot: usize, bytes: &Slot) -> io::Result<()> {
-        self.step()?;
-        if let Some((slot, bytes)) = self.pending.take() {
-            assert!(self.lies, "a second write before the sync of the first");
-            self.durable[slot] = bytes;
-        }
-        self.pending = Some((slot, bytes.clone()));
-        Ok(())
+        self.write(slot * SLOT_BYTES, &bytes[..])
+    }
+
+    fn read_entries(&mut self, index: u64) -> io::Result<Vec<u8>> {
+        Ok(self.seen[LEDGER_AT + index as usize * RECORD_BYTES..].to_vec())
+    }
+
+    fn write_entry(&mut self, index: u64, bytes: &[u8; RECORD_BYTES]) -> io::Result<()> {
+        self.write(LEDGER_AT + index as usize * RECORD_BYTES, bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.step()?;
-        if !self.lies
-            && let Some((slot, bytes)) = self.pending.take()
-        {
-            self.durable[slot] = bytes;
+        if !self.lies {
+            self.pending.clear();
+            self.durable.clone_from(&self.seen);
         }
         Ok(())
+    }
+}
+
+fn record(position: u64, units: u64) -> Record {
+    Record {
+        range: KeyRange { position, units },
+        role: Role::Sender,
+        purpose: Purpose::Session,
+        session: 1,
+        time: Duration::ZERO,
     }
 }
 
@@ -95,7 +131,7 @@ impl MarkMedium for Disk {
 #[derive(Clone, Copy, Debug)]
 struct Life {
     operations: usize,
-    fate: Fate,
+    fates: (Fate, Fate),
     /// Units of each reservation, and how many of them are used.
     reservation: u64,
     used: u64,
@@ -104,47 +140,53 @@ struct Life {
 /// Where a restarted sender goes on.
 type Resume = fn(&Mark) -> u64;
 
-/// Runs the lives on one disk; false when a unit was used twice.
+/// Runs the lives on one disk; false when a unit was used twice or a crash looked like fraud.
 fn never_twice(mut disk: Disk, lives: &[Life], resume: Resume) -> bool {
     let mut used = HashSet::new();
     for life in lives {
         disk.restart();
-        (disk.operations_left, disk.fate) = (life.operations, life.fate);
-        let mark = load(&mut disk, LABEL).unwrap();
-        let mut next = resume(&mark.expect("a crash never spoils both slots"));
+        (disk.operations_left, disk.fates) = (life.operations, life.fates);
         for _ in 0..4 {
-            let mut mark = load(&mut disk, LABEL).unwrap().unwrap();
+            let mut mark = match settle(&mut disk, LABEL) {
+                Ok(mark) => mark,
+                Err(LoadError::Medium(_)) => break,
+                Err(LoadError::Contradiction(_)) => return false,
+            };
+            let next = resume(&mark);
             mark.raise(next + life.reservation);
-            if store(&mut disk, LABEL, &mut mark).is_err() {
+            if commit(&mut disk, LABEL, &mut mark, &record(next, life.reservation)).is_err() {
                 break;
             }
             if !(next..next + life.used.min(life.reservation)).all(|unit| used.insert(unit)) {
                 return false;
             }
-            next += life.reservation;
         }
     }
     true
 }
 
-const FATES: [Fate; 8] = [
-    Fate::Lost,
-    Fate::Whole,
-    Fate::Head(20),
-    Fate::Head(28),
-    Fate::Head(512),
-    Fate::Head(4080),
-    Fate::Tail(512),
-    Fate::Tail(4070),
+const FATES: [(Fate, Fate); 12] = [
+    (Fate::Lost, Fate::Lost),
+    (Fate::Lost, Fate::Whole),
+    (Fate::Lost, Fate::Head(20)),
+    (Fate::Whole, Fate::Lost),
+    (Fate::Whole, Fate::Whole),
+    (Fate::Whole, Fate::Tail(30)),
+    (Fate::Head(20), Fate::Whole),
+    (Fate::Head(28), Fate::Lost),
+    (Fate::Head(512), Fate::Whole),
+    (Fate::Head(4080), Fate::Head(40)),
+    (Fate::Tail(512), Fate::Whole),
+    (Fate::Tail(4070), Fate::Lost),
 ];
 
-/// Every crash point and fate of three lives, then one that meets no crash.
+/// Every crash point and fate of two lives, the first again, then one that meets no crash.
 fn every_schedule(disk: &Disk, resume: Resume) -> bool {
-    let crashes: Vec<_> = (0..=6)
-        .flat_map(|operations| FATES.map(|fate| (operations, fate)))
-        .map(|(operations, fate)| Life { operations, fate, reservation: 4, used: 3 })
+    let crashes: Vec<_> = (0..=7)
+        .flat_map(|operations| FATES.map(|fates| (operations, fates)))
+        .map(|(operations, fates)| Life { operations, fates, reservation: 4, used: 3 })
         .collect();
-    let calm = Life { operations: 100, fate: Fate::Whole, reservation: 3, used: 3 };
+    let calm = Life { operations: 100, fates: FATES[4], reservation: 3, used: 3 };
     crashes.iter().all(|first| {
         let lives = |second| [*first, second, *first, calm];
         crashes.iter().all(|second| never_twice(disk.clone(), &lives(*second), resume))
@@ -169,16 +211,22 @@ fn using_keys_before_the_mark_is_durable_is_caught() {
 #[test]
 fn one_damaged_slot_is_survived_and_two_are_not() {
     let mut disk = Disk::new(false);
-    let mut mark = Mark::default();
-    for position in [10, 20] {
+    for position in [10, 20, 30] {
+        let mut mark = settle(&mut disk, LABEL).unwrap();
         mark.raise(position);
-        store(&mut disk, LABEL, &mut mark).unwrap();
+        commit(&mut disk, LABEL, &mut mark, &record(position - 10, 10)).unwrap();
     }
-    assert_eq!(load(&mut disk, "b->a sent.mark").unwrap(), None, "another stream's");
-    disk.durable[0][30] ^= 1;
-    assert_eq!(load(&mut disk, LABEL).unwrap().unwrap().position(), 10);
-    disk.durable[1][30] ^= 1;
-    assert_eq!(load(&mut disk, LABEL).unwrap(), None);
+    let contradicts =
+        |disk: &mut Disk, label| matches!(load(disk, label), Err(LoadError::Contradiction(_)));
+    assert!(contradicts(&mut disk.clone(), "b->a sent.mark"), "another stream's");
+    let mut newest = disk.clone();
+    newest.seen[SLOT_BYTES + 30] ^= 1;
+    assert_eq!(load(&mut newest, LABEL).unwrap().position(), 30, "known from the ledger");
+    disk.seen[30] ^= 1;
+    assert_eq!(load(&mut disk, LABEL).unwrap().position(), 30);
+    disk.seen[SLOT_BYTES + 30] ^= 1;
+    assert!(contradicts(&mut disk, LABEL));
+    assert_eq!(salvage(&mut disk, LABEL).unwrap().position(), 30);
 }
 
 #[test]
@@ -206,8 +254,10 @@ proptest! {
     #[test]
     fn no_schedule_of_crashes_makes_a_unit_be_used_twice(
         lives in prop::collection::vec(
-            (0usize..10, fates(), 1u64..20, 0u64..20).prop_map(
-                |(operations, fate, reservation, used)| Life { operations, fate, reservation, used }
+            (0usize..12, (fates(), fates()), 1u64..20, 0u64..20).prop_map(
+                |(operations, fates, reservation, used)| {
+                    Life { operations, fates, reservation, used }
+                }
             ),
             1..8,
         ),

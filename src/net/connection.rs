@@ -10,6 +10,7 @@ use crate::key;
 use crate::otp::frame::Type;
 use crate::otp::{self, HEADER_BYTES, Header, Received, Session, Statistics, TAG_BYTES};
 
+use super::dialer::{Carried, Traffic};
 use super::wire::Wire;
 use super::{Error, KeyWait, Settings};
 
@@ -32,6 +33,18 @@ pub struct Connection {
     pool: Option<Pool>,
     /// Where payloads that are only lent are sealed.
     scratch: Vec<u8>,
+    /// Where it is counted what was carried, at the end.
+    traffic: Option<Traffic>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let Some(traffic) = &self.traffic else { return };
+        let Statistics { sent, received } = self.statistics();
+        let payload_bytes = sent.payload_bytes + received.payload_bytes;
+        let key_bytes = sent.key_bytes + received.key_bytes;
+        traffic.add(self.peer(), Carried { payload_bytes, key_bytes });
+    }
 }
 
 /// What protects the frames.
@@ -54,7 +67,20 @@ const KEY_POLL: std::ops::Range<Duration> = Duration::from_millis(5)..Duration::
 
 impl Connection {
     pub(super) fn new(wire: Wire, channel: Channel, settings: &Settings) -> Self {
-        Self { wire, channel, settings: settings.clone(), pool: None, scratch: Vec::new() }
+        Self {
+            wire,
+            channel,
+            settings: settings.clone(),
+            pool: None,
+            scratch: Vec::new(),
+            traffic: None,
+        }
+    }
+
+    /// Counts what was carried in `traffic` when the connection ends.
+    pub(super) fn counted_in(mut self, traffic: Traffic) -> Self {
+        self.traffic = Some(traffic);
+        self
     }
 
     /// Who is at the other end.
@@ -281,7 +307,7 @@ fn check_length(bytes: usize, settings: &Settings) -> Result<(), otp::Error> {
 #[cfg(test)]
 impl Connection {
     /// The bare socket, to misbehave with.
-    pub(super) fn into_stream(self) -> std::net::TcpStream {
-        self.wire.into_stream()
+    pub(super) fn clone_stream(&self) -> std::net::TcpStream {
+        self.wire.clone_stream()
     }
 }

@@ -4,6 +4,7 @@
 //! benchmark's comparison rows; both ends must be set to them, nothing negotiates them.
 
 pub mod connection;
+mod dialer;
 pub mod error;
 mod greeting;
 pub mod sim;
@@ -16,15 +17,19 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::{ByteCount, SiteId};
 use crate::otp::Limits;
 
 pub use connection::{Connection, Message};
+pub use dialer::{Carried, Dialer, Traffic};
 pub use error::Error;
 pub use tcp::{Closer, Incoming, Listener, dial};
 
 /// How payload is protected on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Cipher {
     /// One-time pad and tags: information-theoretic security.
     Otp,

@@ -288,7 +288,7 @@ fn slow_and_lying_peers_are_given_up() {
 
     // After an honest beginning: a header that announces 4 GiB.
     let (one, mut two) = world.connect(&patient());
-    let mut raw = one.into_stream();
+    let mut raw = one.clone_stream();
     let mut header = [0; 48];
     header[..5].copy_from_slice(b"DSG\x01\x02");
     header[12..16].copy_from_slice(&u32::MAX.to_le_bytes());

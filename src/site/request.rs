@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Permission;
 use crate::base::{SampleName, SiteId};
+use crate::flow::StageReport;
 use crate::pipeline::analyse::AnalyseReport;
-use crate::pipeline::deliver::Delivery;
+use crate::pipeline::deliver::{DeliverReport, Delivery};
 use crate::store::remote;
 
 /// A request to a site.
@@ -55,12 +56,12 @@ pub struct DeliverRequest {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// Work goes on; something to show.
-    Progress(String),
+    /// Work goes on: what was done so far. Sent often enough that silence means a dead peer.
+    Progress(Vec<StageReport>),
     /// An analysis is done.
     Analysed(Box<AnalyseReport>),
-    /// A delivery is done: the receipt, as JSON.
-    Delivered(Box<serde_json::Value>),
+    /// A delivery is done.
+    Delivered(Box<DeliverReport>),
     /// Taken; the digest of what arrived.
     Received(String),
     /// It failed.

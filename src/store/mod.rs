@@ -4,9 +4,78 @@
 //! every stripe: it names a corrupt stripe without telling anything about the secret, since it is
 //! kept only where the share itself is.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+mod dir;
+mod stripes;
+mod volume;
+
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Chunk, Fault, Faulty, ShareId};
+use crate::base::{ByteCount, Chunk, Fault, Faulty, ShareId};
+use crate::io::{Backend, DiskKind};
+
+pub use dir::DirStore;
+pub use volume::Volume;
+
+/// Stripes that an open writer or reader of a local store holds at most. A pool that feeds a writer
+/// needs more than that.
+pub const HELD_STRIPES: usize = 4;
+
+/// Where a store is, and how to reach it: one `[[store]]` of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct StoreSettings {
+    /// What the site calls it.
+    pub name: String,
+    /// A name in [`STORES`].
+    pub kind: String,
+    /// The folder, file or block device.
+    pub path: PathBuf,
+    /// How large a volume is made if there is none at `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteCount>,
+    /// How the disk is accessed.
+    #[serde(default)]
+    pub disk: DiskKind,
+}
+
+/// Opens a store, and says how its disk is accessed.
+pub type OpenStore = fn(&StoreSettings) -> Result<(Box<dyn ShareStore>, Backend), Error>;
+
+/// The kinds of local stores.
+pub const STORES: &[(&str, OpenStore)] = &[("dir", dir::open), ("volume", volume::open)];
+
+/// Opens the store that the settings describe.
+///
+/// Errors: [`Error::Kind`] names the kinds there are.
+pub fn open(settings: &StoreSettings) -> Result<(Box<dyn ShareStore>, Backend), Error> {
+    let found = STORES.iter().find(|(kind, _)| *kind == settings.kind);
+    let unknown = || Error::Kind {
+        name: settings.name.clone(),
+        kind: settings.kind.clone(),
+        known: STORES.iter().map(|(kind, _)| *kind).collect::<Vec<_>>().join(", "),
+    };
+    found.ok_or_else(unknown)?.1(settings)
+}
+
+/// The numbers of a share's stripes that are corrupt or cannot be read, in order.
+///
+/// Errors: those of opening, and of a holder that cannot be reached.
+pub fn verify(store: &dyn ShareStore, id: &ShareId) -> Result<Vec<u64>, Error> {
+    let mut reader = store.open(id)?;
+    let mut bad = Vec::new();
+    for number in 0..reader.info().stripes {
+        match reader.read(number) {
+            Ok(_) => {}
+            Err(Error::Corrupt { .. } | Error::Disk { .. }) => bad.push(number),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bad)
+}
 
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,7 +123,8 @@ pub trait ShareStore: Send + Sync {
 
 /// Writes one share. Dropped without commit, it leaves nothing visible.
 pub trait ShareWriter: Send {
-    /// Adds the next stripe; `stripe.seq()` counts from 0.
+    /// Adds the next stripe; `stripe.seq()` counts from 0. A local store writes while the caller
+    /// goes on, and holds up to [`HELD_STRIPES`] chunks meanwhile.
     fn append(&mut self, stripe: Chunk) -> Result<(), Error>;
 
     /// Adds `bytes` bytes of link key as the next stripe, here and at the place, and gives them:
@@ -112,6 +182,44 @@ pub enum Error {
         /// Bytes free.
         free: u64,
     },
+    /// A stripe is not one of this share: out of order, or of another length.
+    #[error("share {id}: {what}")]
+    Misfit {
+        /// Which share.
+        id: ShareId,
+        /// What does not fit.
+        what: String,
+    },
+    /// A newer attempt to store the share began before this one ended.
+    #[error("another attempt to store share {id} began meanwhile")]
+    Superseded {
+        /// Which share.
+        id: ShareId,
+    },
+    /// Another process writes to the store.
+    #[error("{place} is in use by another process")]
+    Busy {
+        /// Which store.
+        place: String,
+    },
+    /// There is something already where a store was to be made.
+    #[error("{place} already holds {what}")]
+    Occupied {
+        /// Which file or device.
+        place: String,
+        /// What it holds.
+        what: &'static str,
+    },
+    /// No such kind of store.
+    #[error("store {name}: unknown kind '{kind}', expected one of: {known}")]
+    Kind {
+        /// Which store.
+        name: String,
+        /// What was asked for.
+        kind: String,
+        /// What there is.
+        known: String,
+    },
     /// The store's own record is damaged.
     #[error("{place}: {what}")]
     Catalogue {
@@ -143,7 +251,10 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Error::Exists { .. } => Fault::Refused,
+            Error::Exists { .. } | Error::Occupied { .. } => Fault::Refused,
+            Error::Misfit { .. } => Fault::Data,
+            Error::Superseded { .. } | Error::Busy { .. } => Fault::TryAgain,
+            Error::Kind { .. } => Fault::Config,
             Error::Missing { .. } => Fault::NoInput,
             Error::Corrupt { .. } | Error::Catalogue { .. } => Fault::Integrity,
             Error::Full { .. } | Error::Disk { .. } => Fault::Disk,
@@ -157,6 +268,10 @@ impl Faulty for Error {
                 Some("'dsgd store repair' rebuilds it from the other two shares".into())
             }
             Error::Full { .. } => Some("free space, or give the volume more".into()),
+            Error::Occupied { .. } => {
+                Some("if that may be lost, write zeros over its first 128 KiB".into())
+            }
+            Error::Busy { .. } => Some("try again when the other process has ended".into()),
             _ => None,
         }
     }
