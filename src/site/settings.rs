@@ -82,59 +82,6 @@ pub enum Permission {
 }
 
 /// How deposits are shared out.
-    pub share: ShareSettings,
-    /// How files are read.
-    pub io: IoSettings,
-    /// How peers are reached.
-    pub net: NetSettings,
-    /// What analyses.
-    pub engine: EngineSettings,
-    /// The references there are.
-    #[serde(default)]
-    pub reference: Vec<ReferenceSettings>,
-    /// What users may see.
-    #[serde(default)]
-    pub right: Vec<Right>,
-}
-
-/// A site that this one talks to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Peer {
-    /// Its name.
-    pub site: SiteId,
-    /// Where it listens, if it is called from here.
-    pub address: Option<String>,
-    /// What it may ask of this site; nothing, if not given.
-    #[serde(default)]
-    pub may: Vec<Permission>,
-    /// Whose shares it may store and read here; its own, if not given.
-    pub tenant: Option<SiteId>,
-}
-
-/// What a peer may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Permission {
-    /// To store and read its shares here.
-    Store,
-    /// To have deposits analysed, and results delivered.
-    Analyse,
-    /// To deliver results here.
-    Deliver,
-}
-
-/// A store of this site.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct StorePlace {
-    /// Whose shares are in it.
-    pub tenant: SiteId,
-    /// What kind of store it is, and where.
-    pub place: StoreSettings,
-}
-
-/// How deposits are shared out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ShareSettings {

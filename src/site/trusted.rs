@@ -5,12 +5,13 @@
 use std::path::Path;
 
 use super::request::{AnalyseRequest, DeliverRequest, Reply, Request};
-use super::{Error, Site};
+use super::{Error, LoadedReference, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
 use crate::control::{Deposit, Role};
 use crate::control::catalogue::Origin;
 use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
+use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
 use crate::pipeline::deliver::{DeliverReport, Delivery, add_keys, add_origin};
@@ -63,16 +64,28 @@ impl Site {
         let settings = &self.settings.engine;
         let engine = request.engine.as_deref().unwrap_or(&settings.name);
         let engine = loaded.engine(engine, self.threads(), &settings.external)?;
+        self.call_deposit(deposit, &loaded, &*engine, request.ploidy, meters)
+    }
+
+    /// Restores a deposit of reads and calls its variants.
+    pub fn call_deposit(
+        &self,
+        deposit: &Deposit,
+        loaded: &LoadedReference,
+        engine: &dyn Engine,
+        ploidy: u8,
+        meters: &Meters,
+    ) -> Result<(Calls, AnalyseReport), Error> {
         let holders = self.holders(deposit)?;
         let analyse = Analyse {
-            sample: &request.sample,
-            engine: &*engine,
+            sample: &deposit.name,
+            engine,
             reference: &loaded.reference,
             reference_path: &loaded.path,
-            ploidy: request.ploidy,
+            ploidy,
             regions: None,
             threads: self.threads(),
-            command_line: format!("dsgd run {} --reference {}", request.sample, request.reference),
+            command_line: format!("dsgd run {} --reference {}", deposit.name, loaded.name),
             meters,
         };
         std::thread::scope(|scope| {
@@ -116,7 +129,7 @@ impl Site {
         let (vcf, filtered) = self.filter(&deposit, &permit, meters)?;
         let now = Timestamp::of(self.clock.since_epoch());
         let name = deposit.name.as_str();
-        let mut receipt = Receipt::new(self.job(&deposit)?, name, &permit, &filtered, now);
+        let mut receipt = Receipt::new(job(name)?, name, &permit, &filtered, now);
         add_origin(&mut receipt, &deposit);
         let sending = Stopwatch::start();
         self.send(&request.user, &Delivery::of(&receipt), &vcf)?;
@@ -161,13 +174,20 @@ impl Site {
         })
     }
 
-    fn job(&self, deposit: &Deposit) -> Result<JobId, Error> {
-        let mut salt = [0; 8];
-        getrandom::fill(&mut salt).map_err(|_| crate::control::Error::Random)?;
-        let id = format!("{}-{:016x}", deposit.name, u64::from_le_bytes(salt));
-        let start = id.len().saturating_sub(64);
-        let id = id[start..].trim_start_matches(['.', '-']);
-        Ok(id.parse().expect("a name and hexadecimal digits make an identifier"))
+    /// Sends bytes to an end user as a delivery is sent, and gives their digest: for measuring.
+    pub fn transfer(&self, user: &SiteId, bytes: &[u8]) -> Result<String, Error> {
+        let digest = blake3::hash(bytes).to_hex().to_string();
+        let delivery = Delivery {
+            job: job("transfer")?,
+            right: String::new(),
+            right_digest: String::new(),
+            bytes: bytes.len() as u64,
+            digest: digest.clone(),
+            records: 0,
+            delivered: Timestamp::of(self.clock.since_epoch()),
+        };
+        self.send(user, &delivery, bytes)?;
+        Ok(digest)
     }
 
     fn send(&self, user: &SiteId, delivery: &Delivery, vcf: &[u8]) -> Result<(), Error> {
@@ -191,6 +211,15 @@ impl Site {
             _ => Err(protocol()),
         }
     }
+}
+
+/// A fresh identifier that begins with as much of `name` as there is room for.
+fn job(name: &str) -> Result<JobId, Error> {
+    let mut salt = [0; 8];
+    getrandom::fill(&mut salt).map_err(|_| crate::control::Error::Random)?;
+    let name = &name[..name.len().min(40)];
+    let id = format!("{name}-{:016x}", u64::from_le_bytes(salt));
+    Ok(id.parse().expect("a name and hexadecimal digits make an identifier"))
 }
 
 /// Writes a file into a folder that is made if it is not there.
