@@ -13,7 +13,7 @@ use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::FileWriter;
 use crate::pipeline::analyse::Analyse;
-use crate::pipeline::intake::Source;
+use crate::pipeline::intake::{Source, read_file};
 use crate::site::LoadedReference;
 use crate::site::settings::ReferenceSettings;
 
@@ -87,7 +87,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let (calls, report) = std::thread::scope(|scope| {
         let mut sources = Vec::with_capacity(files.len());
         for file in &files {
-            let bytes = crate::io::read_file(&meters, &file.path).map_err(file_error(&file.path))?;
+            let bytes = read_file(&file.path, 1 << 20, 8, false, &meters)?;
             sources.push(Source {
                 file: file.path.display().to_string(),
                 role: file.role,

@@ -77,11 +77,7 @@ regions = [\"sim1:1-150000\", \"sim2:50001-100000\"]
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let folder = Folder::new(arguments.folder.as_deref())?;
     let watch = Stopwatch::start();
-    let say = |text: &str| {
-        if !context.global.quiet {
-            eprintln!("demo: {text}");
-        }
-    };
+    let say = |text: &str| context.say(&format!("demo: {text}"));
     say("making a diploid sample with known truth");
     let sample = make_sample(&folder.path, arguments)?;
     say("starting the sites: lsa, hospital (holders), tommo-ts (trusted server), clinic (user)");

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::output::Table;
 use super::{Context, Outcome};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
-use crate::key::{RandomSettings, SimulatedLink, preshared};
+use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
 
 /// What to do with keys.
 #[derive(Subcommand)]
@@ -68,8 +68,10 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         }
         Command::Generate { sites, bytes, random, output } => {
             let sites = [sites[0].clone(), sites[1].clone()];
-            let mut random = random.open()?;
-            let files = preshared::generate(&sites, *bytes, &mut *random, output)?;
+            let none = || Err(no_stream(&sites[1]));
+            let mut random = random.open(&sites[0], none)?;
+            let clock = Clock::system();
+            let files = pad::generate(sites, *bytes, &mut *random, output, &clock)?;
             context.out.result("keys generate", &files, || {
                 let class = random.provenance();
                 files.iter().fold(String::new(), |text, file| {
@@ -81,13 +83,18 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         Command::Import { file, peer } => {
             let settings = context.settings()?;
             let state = settings.state.join("keys");
-            let imported = preshared::import(&state, &settings.site, peer, file)?;
-            context.out.result("keys import", &imported, || {
+            preshared::import(&settings.site, &state, peer, file)?;
+            context.out.result("keys import", peer, || {
                 format!("{}: taken for the link to {peer}\n", file.display())
             });
             Ok(())
         }
     }
+}
+
+/// A pad cannot be made of the keys it is to become.
+fn no_stream(peer: &SiteId) -> key::Error {
+    key::Error::UnknownPeer { site: peer.clone(), peer: peer.clone() }
 }
 
 fn level(context: &Context) -> Outcome {

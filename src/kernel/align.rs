@@ -272,14 +272,17 @@ mod tests {
     }
 
     fn codes(text: &str) -> Vec<u8> {
-        text.bytes().map(|letter| b"ACGT".iter().position(|&b| b == letter).unwrap() as u8).collect()
+        text.bytes()
+            .map(|letter| b"ACGT".iter().position(|&b| b == letter).unwrap() as u8)
+            .collect()
     }
 
     #[test]
     fn a_deletion_in_a_repeat_is_placed_leftmost() {
         let target = codes("GATTACAGGCTTTTTTTTGACCTAGGATCCAAGT");
         let query = codes("GATTACAGGCTTTTTGACCTAGGATCCAAGT");
-        let placement = scalar(&query, &target, &Scores::default(), &mut Matrix::default()).unwrap();
+        let placement =
+            scalar(&query, &target, &Scores::default(), &mut Matrix::default()).unwrap();
         use Step::{Deletion, Match};
         assert_eq!(placement.runs, [(Match, 10), (Deletion, 3), (Match, 21)]);
         assert_eq!((placement.score, placement.target_start), (31 - 9, 0));
@@ -289,7 +292,8 @@ mod tests {
     fn foreign_ends_are_clipped() {
         let target = codes("GATTACAGGCATCGTTGACCTAGGATCCAAGTAC");
         let query = codes("TTTTTTTTCATCGTTGACCTAGGATCCA");
-        let placement = scalar(&query, &target, &Scores::default(), &mut Matrix::default()).unwrap();
+        let placement =
+            scalar(&query, &target, &Scores::default(), &mut Matrix::default()).unwrap();
         assert_eq!((placement.query_start, placement.query_end), (8, 28));
         assert_eq!((placement.score, placement.target_start), (15, 9));
     }

@@ -12,7 +12,7 @@ pub mod share;
 /// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
-    ("align", &[]),
+    ("align", &[Form::Simd]),
     ("otp", &[Form::Simd]),
     ("pairhmm", &[]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),

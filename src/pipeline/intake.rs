@@ -1,17 +1,34 @@
 //! A sample's files, wherever their bytes come from, to batches of reads.
 
-use std::io::{self, Read};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::Scope;
 
 use super::Error;
-use crate::base::{Chunk, SampleName};
+use crate::base::{Chunk, Pool, SampleName};
 use crate::control::Role;
+use crate::io;
 use crate::flow::{self, Flow, Meter, Meters};
 use crate::genome::inflate::Inflate;
 use crate::genome::lanes::{self, Input, Lane};
 use crate::genome::alignment::AlignmentReads;
 use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
+
+/// A local file's bytes, read ahead of whoever uses them.
+///
+/// Errors: [`Error::File`] with the path.
+pub fn read_file(
+    path: &Path,
+    chunk_bytes: usize,
+    read_ahead: usize,
+    direct: bool,
+    meters: &Meters,
+) -> Result<Flow<'static, Chunk>, Error> {
+    let pool = Pool::new(read_ahead + 4, chunk_bytes.max(4096));
+    io::read_ahead(meters, "read", path, &pool, read_ahead, direct)
+        .map_err(|source| Error::File { path: path.into(), source })
+}
 
 /// One file of a sample.
 pub struct Source<'a> {
@@ -170,8 +187,8 @@ impl<'a> FlowReader<'a> {
 }
 
 impl Read for FlowReader<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.fill().map_err(io::Error::other)?;
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.fill().map_err(std::io::Error::other)?;
         let Some(chunk) = &self.current else { return Ok(0) };
         let count = out.len().min(chunk.len() - self.used);
         out[..count].copy_from_slice(&chunk[self.used..self.used + count]);

@@ -98,9 +98,7 @@ impl Tally {
             self.junk_sure += u64::from(mapped && read.mapping_quality >= 20);
             return;
         };
-        let clip = read.cigar.first().map_or(0, |op| if op & 15 == SOFT_CLIP { op >> 4 } else { 0 });
-        let start = i64::from(read.position) - i64::from(clip);
-        let correct = mapped && read.contig == contig && (start - position).abs() <= 50;
+        let correct = mapped && is_right(read, contig, position);
         self.reads += 1;
         self.mapped += u64::from(mapped);
         self.correct += u64::from(correct);
@@ -131,6 +129,13 @@ impl Tally {
     }
 }
 
+/// Right contig, and the start with clips undone within 50 bases.
+fn is_right(read: &AlignedRead, contig: u32, position: i64) -> bool {
+    let clip = read.cigar.first().map_or(0, |op| if op & 15 == SOFT_CLIP { op >> 4 } else { 0 });
+    let start = i64::from(read.position) - i64::from(clip);
+    read.contig == contig && (start - position).abs() <= 50
+}
+
 /// Contig and 0-based start of a read, from its name.
 fn truth(name: &[u8], last: bool, contigs: &HashMap<&str, u32>) -> Option<(u32, i64)> {
     let text = std::str::from_utf8(name).ok()?;
@@ -148,11 +153,7 @@ fn reads_map_where_they_came_from() {
     let reference = Reference::read_fasta(fasta).unwrap();
     let watch = Stopwatch::start();
     let index = Arc::new(Index::build(&reference, 2).unwrap());
-    say(&format!(
-        "index: {:.2} s, {} entries",
-        watch.elapsed().as_secs_f64(),
-        index.entries.len()
-    ));
+    say(&format!("index: {:.2} s, {} entries", watch.elapsed().as_secs_f64(), index.entries.len()));
     let set = std::env::var("DSGD_SIM_SET").unwrap_or("r1m".into());
     let batches = batches(&folder, &set, number("DSGD_SIM_TEMPLATES", 200_000));
     let mapper = Mapper::new(index);
@@ -163,7 +164,8 @@ fn reads_map_where_they_came_from() {
     let contigs = reference.indexes();
     let mut work = Workspace::default();
     let (mut all, mut human, mut time) = (Tally::default(), Tally::default(), Duration::ZERO);
-    let mut log = std::env::var("DSGD_SIM_LOG").ok().map(|path| std::fs::File::create(path).unwrap());
+    let mut log =
+        std::env::var("DSGD_SIM_LOG").ok().map(|path| std::fs::File::create(path).unwrap());
     for batch in &batches {
         let mut reads = Vec::with_capacity(batch.len());
         let start = processor_time();
@@ -181,7 +183,7 @@ fn reads_map_where_they_came_from() {
                 human.add(read, truth);
             }
             if let (Some(log), Some((contig, position))) = (&mut log, truth) {
-                let wrong = read.contig != contig || (i64::from(read.position) - position).abs() > 80;
+                let wrong = !is_right(read, contig, position);
                 let line = format!(
                     "{} {} {} {}:{}{} {} {:?}\n",
                     String::from_utf8_lossy(batch.name(*index)),

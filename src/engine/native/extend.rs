@@ -4,6 +4,8 @@
 use super::aligned::CigarOp;
 use super::candidate::{Candidate, GAP_BASES_MAX};
 use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord, WORDS_MAX};
+use crate::device::cpu;
+use crate::device::cpu::align::Rows;
 use crate::kernel::align::{self, Matrix, Placement, Scores, Step};
 
 /// A read laid on the reference.
@@ -115,6 +117,7 @@ fn best_segment(marks: &[u64], length: u32, scores: &Scores) -> (i32, u32, u32, 
 #[derive(Default)]
 pub struct Bench {
     matrix: Matrix,
+    rows: Rows,
     query: Vec<u8>,
     target: Vec<u8>,
 }
@@ -144,7 +147,8 @@ impl Bench {
         } else {
             self.query.extend_from_slice(read.codes);
         }
-        let placed = align::scalar(&self.query, &self.target, scores, &mut self.matrix);
+        let (matrix, rows) = (&mut self.matrix, &mut self.rows);
+        let placed = cpu::align::align(&self.query, &self.target, scores, matrix, rows);
         if let Some(placed) = placed.filter(|placed| placed.score > hit.score) {
             replace(hit, low, length, placed);
         }

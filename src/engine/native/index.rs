@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::packed::PackedGenome;
 use super::seed::{HASH_BITS, Seed, seeds};
 use crate::base::{Fault, Faulty};
+use crate::device::cpu::pages;
 use crate::genome::Reference;
 
 /// Why there is no index.
@@ -100,26 +101,23 @@ impl Index {
         let bases = reference.contigs.iter().map(|contig| contig.bases.len() as u64).sum();
         let genome = PackedGenome::new(reference).ok_or(Error::TooLarge { bases })?;
         let bucket_bits = bucket_bits_for(bases);
-        let mut counts = Vec::new();
-        counts.resize_with((1 << bucket_bits) + 1, || AtomicU32::new(0));
+        // One more in front: a counter that moved to its bucket's end is the next one's start.
+        let mut counts = pages::vector((1 << bucket_bits) + 2, || AtomicU32::new(0));
         each_seed(reference, &genome, threads, |seed, _| {
-            counts[bucket_of(seed.hash, bucket_bits)].fetch_add(1, Relaxed);
+            counts[bucket_of(seed.hash, bucket_bits) + 1].fetch_add(1, Relaxed);
         });
         let mut total = 0u32;
-        for count in &mut counts {
+        for count in &mut counts[1..] {
             total += std::mem::replace(count.get_mut(), total);
         }
-        let mut entries = Vec::new();
-        entries.resize_with(total as usize, || AtomicU64::new(0));
+        let entries = pages::vector(total as usize, || AtomicU64::new(0));
         each_seed(reference, &genome, threads, |seed, position| {
-            // A bucket's counter moves from its start to its end, which is the next one's start.
-            let place = counts[bucket_of(seed.hash, bucket_bits)].fetch_add(1, Relaxed);
+            let place = counts[bucket_of(seed.hash, bucket_bits) + 1].fetch_add(1, Relaxed);
             let entry = entry(&seed, position, bucket_bits);
             entries[place as usize].store(entry, Relaxed);
         });
         let mut buckets: Vec<u32> = counts.into_iter().map(AtomicU32::into_inner).collect();
         buckets.pop();
-        buckets.insert(0, 0);
         let mut entries: Vec<u64> = entries.into_iter().map(AtomicU64::into_inner).collect();
         sort_buckets(&buckets, &mut entries, threads);
         let digest = *reference.digest().as_bytes();
@@ -260,7 +258,8 @@ mod tests {
 
     #[test]
     fn every_seed_of_the_reference_is_found_where_it_lies() {
-        let reference = reference_of(&[random_bases(1, 40_000), vec![4; 100], random_bases(2, 777)]);
+        let reference =
+            reference_of(&[random_bases(1, 40_000), vec![4; 100], random_bases(2, 777)]);
         let index = Index::build(&reference, 2).unwrap();
         for (contig, &start) in reference.contigs.iter().zip(index.genome().starts()) {
             seeds(&contig.bases, |seed| {

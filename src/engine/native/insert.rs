@@ -88,8 +88,9 @@ mod tests {
     #[test]
     fn the_model_is_that_of_the_lengths() {
         let mut random = Random::new(4);
-        let mut lengths: Vec<u32> =
-            (0..4000).map(|_| 300 + (0..12).map(|_| random.below(61)).sum::<usize>() as u32).collect();
+        let mut lengths: Vec<u32> = (0..4000)
+            .map(|_| 300 + (0..12).map(|_| random.below(61)).sum::<usize>() as u32)
+            .collect();
         lengths.extend([9000; 40]);
         let model = InsertModel::learn(lengths);
         assert!((model.mean - 660.0).abs() < 5.0, "{}", model.mean);

@@ -209,9 +209,13 @@ mod tests {
         }
         all.sort_by_key(|read| (read.position, read.template));
         let duplicates = Collector::new().mark(1);
-        for (contig, start, end) in
-            [(0, 0, 1000), (0, 32_760, 65_600), (0, 99_000, 101_000), (1, 0, 40_000), (1, 32_800, 32_801)]
-        {
+        for (contig, start, end) in [
+            (0, 0, 1000),
+            (0, 32_760, 65_600),
+            (0, 99_000, 101_000),
+            (1, 0, 40_000),
+            (1, 32_800, 32_801),
+        ] {
             let found = bins.overlapping(contig, start, end, &duplicates);
             let overlaps = |read: &&AlignedRead| {
                 read.contig == contig && read.position < end && read.position + 100 > start

@@ -1,5 +1,6 @@
 //! The reference as bit planes: 64 bases a word, so that a read is compared in a few operations.
 
+use crate::device::cpu::pages;
 use crate::genome::Reference;
 
 /// Longest read that is mapped, in bases; longer ones stay unmapped.
@@ -91,7 +92,7 @@ impl PackedGenome {
         }
         u32::try_from(end).ok()?;
         let unknown = Word { unknown: u64::MAX, ..Word::default() };
-        let mut words = vec![unknown; (end / 64 + 2) as usize];
+        let mut words = pages::vector((end / 64 + 2) as usize, || unknown);
         for (contig, &start) in reference.contigs.iter().zip(&starts) {
             let first = start as usize / 64;
             for (word, chunk) in words[first..].iter_mut().zip(contig.bases.chunks(64)) {

@@ -103,7 +103,8 @@ fn best_pair(
     let mut best: Option<(i32, u64, [usize; 2])> = None;
     for (i, first) in hits[0].iter().enumerate() {
         for (j, second) in hits[1].iter().enumerate() {
-            let Some(penalty) = template_length(first, second).and_then(|l| model.penalty(l)) else {
+            let Some(penalty) = template_length(first, second).and_then(|l| model.penalty(l))
+            else {
                 continue;
             };
             let weakest = score_min(lengths[0].min(lengths[1])).min(CHANCE_POINTS);
@@ -173,8 +174,8 @@ impl Standing {
             return 0;
         }
         let crowd = if self.rivals > 1 { (4.343 * f64::from(self.rivals).ln()) as i32 } else { 0 };
-        // Places that only common seeds name were not looked at: trust what was seen in proportion.
-        let seen = if left_out > 128 { 256 - left_out as i32 } else { 256 };
+        // Places that only common seeds name were not looked at: trust is half where all are.
+        let seen = if left_out > 128 { 384 - left_out as i32 } else { 256 };
         let quality = (PHRED_PER_POINT * self.lead).min(QUALITY_MAX + crowd) - crowd;
         (quality.clamp(0, QUALITY_MAX) * seen / 256) as u8
     }
@@ -219,7 +220,8 @@ mod tests {
         assert_eq!((sure.hit, sure.quality), (0, 60));
         let tie = choose_single(&[hit(5000, false, 150), hit(9000, true, 150)], 150, 1, 0).unwrap();
         assert_eq!(tie.quality, 0);
-        let near = choose_single(&[hit(5000, false, 150), hit(9000, true, 145)], 150, 1, 0).unwrap();
+        let near =
+            choose_single(&[hit(5000, false, 150), hit(9000, true, 145)], 150, 1, 0).unwrap();
         assert_eq!((near.hit, near.quality), (0, 30));
     }
 

@@ -254,9 +254,9 @@ fn call_all(
         };
         let stretches = stretches(request, bins).map(Ok);
         let workers = request.threads * REGIONS_AHEAD;
-        for called in Flow::source(meters, "regions", stretches).map_parallel(
-            scope, "call", workers, work,
-        ) {
+        for called in
+            Flow::source(meters, "regions", stretches).map_parallel(scope, "call", workers, work)
+        {
             let called = called?;
             report.duplicates += called.duplicates;
             for variant in &called.variants {
@@ -278,31 +278,32 @@ fn stretches<'a>(
     bins: &'a Bins,
 ) -> impl Iterator<Item = Stretch> + Send + 'a {
     let contigs = (0u32..).zip(&request.reference.contigs);
-    contigs.flat_map(move |(contig, bases)| {
-        let length = bases.bases.len() as u32;
-        let whole = [(0, length)];
-        let wanted = match &request.regions {
-            Some(regions) => regions.on(&bases.name).to_vec(),
-            None => whole.to_vec(),
-        };
-        let cut = move |(start, end): (u32, u32)| {
-            let end = end.min(length);
-            let first = start / BIN_BASES;
-            let last = end.div_ceil(BIN_BASES).max(first);
-            (first..last).map(move |bin| Stretch {
-                contig,
-                start: start.max(bin * BIN_BASES),
-                end: end.min((bin + 1) * BIN_BASES),
-            })
-        };
-        wanted.into_iter().flat_map(cut)
-    })
-    .filter(|stretch| {
-        stretch.start < stretch.end
-            && bins.any_near(
-                stretch.contig,
-                stretch.start.saturating_sub(MARGIN),
-                stretch.end + MARGIN,
-            )
-    })
+    contigs
+        .flat_map(move |(contig, bases)| {
+            let length = bases.bases.len() as u32;
+            let whole = [(0, length)];
+            let wanted = match &request.regions {
+                Some(regions) => regions.on(&bases.name).to_vec(),
+                None => whole.to_vec(),
+            };
+            let cut = move |(start, end): (u32, u32)| {
+                let end = end.min(length);
+                let first = start / BIN_BASES;
+                let last = end.div_ceil(BIN_BASES).max(first);
+                (first..last).map(move |bin| Stretch {
+                    contig,
+                    start: start.max(bin * BIN_BASES),
+                    end: end.min((bin + 1) * BIN_BASES),
+                })
+            };
+            wanted.into_iter().flat_map(cut)
+        })
+        .filter(|stretch| {
+            stretch.start < stretch.end
+                && bins.any_near(
+                    stretch.contig,
+                    stretch.start.saturating_sub(MARGIN),
+                    stretch.end + MARGIN,
+                )
+        })
 }

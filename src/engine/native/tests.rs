@@ -40,8 +40,7 @@ fn check(read: &AlignedRead, reference: &Reference) {
     }
     let contig = &reference.contigs[read.contig as usize];
     assert!((read.position + span(&read.cigar)) as usize <= contig.bases.len());
-    let taken: u32 =
-        read.cigar.iter().filter(|&&op| op & 15 != DELETION).map(|op| op >> 4).sum();
+    let taken: u32 = read.cigar.iter().filter(|&&op| op & 15 != DELETION).map(|op| op >> 4).sum();
     assert_eq!(taken as usize, read.bases.len());
     let codes: Vec<u32> = read.cigar.iter().map(|op| op & 15).collect();
     assert!(codes.windows(2).all(|pair| pair[0] != pair[1]), "{codes:?}");
