@@ -222,6 +222,33 @@ fn failing_operations_leave_every_share_whole_or_absent() {
     assert!(failures > 15, "{failures} failures");
 }
 
+/// A catalogue that was written and not synced may count after a crash: nobody may write over the
+/// space of its shares meanwhile, not even a writer that was at work before.
+#[test]
+fn nothing_is_built_on_a_commit_in_doubt() {
+    let (mut doubts, share) = (0, id("g1/0/A"));
+    for seed in 0..60 {
+        let medium = OnSim::of(SMALL_BYTES, seed).0;
+        let volume = Volume::open_simulated(&medium).unwrap();
+        let mut writer = volume.create(&share, 1, STRIPE_BYTES).unwrap();
+        writer.append(stripe(&share, 0, STRIPE_BYTES)).unwrap();
+        medium.set_faults(Faults { failed_syncs: 0.5, ..Faults::default() });
+        let other = put(&volume, &id("g1/0/B"), STRIPE_BYTES, 5);
+        medium.set_faults(Faults { power_for: Some(5 + seed % 15), ..Faults::default() });
+        doubts += u32::from(other.is_err());
+        let appended =
+            (1..10).try_for_each(|number| writer.append(stripe(&share, number, STRIPE_BYTES)));
+        let committed = appended.and_then(|()| writer.commit());
+        let possible = |done: bool, stripes| if done { vec![stripes] } else { vec![0, stripes] };
+        let expected = Expected::from([
+            (share.clone(), possible(committed.is_ok(), 10)),
+            (id("g1/0/B"), possible(other.is_ok(), 5)),
+        ]);
+        check(&medium.crash(seed), &expected, &format!("seed {seed}"));
+    }
+    assert!(doubts > 20, "{doubts} doubts");
+}
+
 /// The proof that the checks above can fail: a disk that forgets what it was told to keep.
 #[test]
 #[should_panic(expected = "g1/0/B")]
