@@ -100,6 +100,40 @@ fn passes_the_suite_on_every_disk() {
     .unwrap();
 }
 
+/// A block device named by `DSGD_BLOCK_DEVICE`, whose content is lost; for instance a loop device.
+struct OnDevice(std::path::PathBuf);
+
+impl Bench for OnDevice {
+    fn open(&self) -> Box<dyn ShareStore> {
+        Box::new(Volume::open(&self.0, DiskKind::Auto).unwrap())
+    }
+
+    fn damage(&self, id: &ShareId, stripe: u64) {
+        let volume = Volume::open(&self.0, DiskKind::Auto).unwrap();
+        flip(&self.0, offset_of(&volume, id, stripe) + 99);
+    }
+
+    fn room(&self) -> Option<u64> {
+        Some(VOLUME_BYTES / u64::from(STRIPE_BYTES))
+    }
+}
+
+#[test]
+fn passes_the_suite_on_a_block_device() {
+    let Some(device) = std::env::var_os("DSGD_BLOCK_DEVICE").map(std::path::PathBuf::from) else {
+        eprintln!("skipped: DSGD_BLOCK_DEVICE names no block device");
+        return;
+    };
+    conformance::suite(&mut || {
+        let mut file = File::options().write(true).open(&device).unwrap();
+        std::io::Write::write_all(&mut file, &[0; BLANK_BYTES]).unwrap();
+        file.sync_all().unwrap();
+        Volume::create(&device, Some(VOLUME_BYTES), DiskKind::Auto).unwrap();
+        Box::new(OnDevice(device.clone()))
+    })
+    .unwrap();
+}
+
 #[test]
 fn the_suite_notices_broken_stores() {
     conformance::notices_broken_stores(&mut || Box::new(OnSim::make(1)));
