@@ -16,8 +16,8 @@ pub(crate) trait Bench {
     /// Flips a bit of a committed stripe where it lies.
     fn damage(&self, id: &ShareId, stripe: u64);
 
-    /// How many stripes of 4096 bytes fit at most, about; None where the place has no end.
-    fn room(&self) -> Option<u64>;
+    /// How many bytes fit at most, about; None where the place has no end.
+    fn room_bytes(&self) -> Option<u64>;
 }
 
 /// Bytes of a stripe, where it does not matter.
@@ -248,11 +248,13 @@ fn writers_do_not_mix(bench: &dyn Bench) -> Check {
 }
 
 fn a_full_store_stays_whole(bench: &dyn Bench) -> Check {
-    let Some(room) = bench.room() else { return Ok(()) };
+    const LARGE_BYTES: u32 = 64 << 10;
+    let Some(room_bytes) = bench.room_bytes() else { return Ok(()) };
+    let room = room_bytes / u64::from(LARGE_BYTES);
     let (store, small) = (bench.open(), id("g1/0/A"));
     put(&*store, &small, STRIPE_BYTES, 3)?;
     for _ in 0..3 {
-        let outcome = put(&*store, &id("g1/1/A"), STRIPE_BYTES, 2 * room);
+        let outcome = put(&*store, &id("g1/1/A"), LARGE_BYTES, 2 * room);
         expect(matches!(outcome, Err(Error::Full { .. })), "a full store says so")?;
         let store = bench.open();
         expect(store.list()?.len() == 1, "what did not fit is not there")?;
@@ -260,7 +262,7 @@ fn a_full_store_stays_whole(bench: &dyn Bench) -> Check {
     }
     let large = id("g1/2/A");
     for _ in 0..3 {
-        put(&*store, &large, STRIPE_BYTES, room * 3 / 4)?;
+        put(&*store, &large, LARGE_BYTES, room * 3 / 4)?;
         check_share(&*store, &large, room * 3 / 4)?;
         store.remove(&large)?;
     }
@@ -295,7 +297,7 @@ impl Bench for BrokenBench {
         self.0.damage(id, stripe);
     }
 
-    fn room(&self) -> Option<u64> {
+    fn room_bytes(&self) -> Option<u64> {
         None
     }
 }

@@ -44,8 +44,8 @@ impl Bench for OnFile {
         flip(&path, offset_of(&self.volume(), id, stripe) + 99);
     }
 
-    fn room(&self) -> Option<u64> {
-        Some(VOLUME_BYTES / u64::from(STRIPE_BYTES))
+    fn room_bytes(&self) -> Option<u64> {
+        Some(VOLUME_BYTES)
     }
 }
 
@@ -82,8 +82,8 @@ impl Bench for OnSim {
         self.0.flip(offset_of(&volume, id, stripe) as usize + 99, 3);
     }
 
-    fn room(&self) -> Option<u64> {
-        Some(VOLUME_BYTES / u64::from(STRIPE_BYTES))
+    fn room_bytes(&self) -> Option<u64> {
+        Some(VOLUME_BYTES)
     }
 }
 
@@ -113,8 +113,8 @@ impl Bench for OnDevice {
         flip(&self.0, offset_of(&volume, id, stripe) + 99);
     }
 
-    fn room(&self) -> Option<u64> {
-        Some(VOLUME_BYTES / u64::from(STRIPE_BYTES))
+    fn room_bytes(&self) -> Option<u64> {
+        Some(VOLUME_BYTES)
     }
 }
 
