@@ -4,7 +4,6 @@ use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 use crossbeam::channel::Sender;
-use zeroize::Zeroize;
 
 /// Alignment of every chunk in bytes: enough for `O_DIRECT` on any common disk.
 pub const PAGE_BYTES: usize = 4096;
@@ -103,7 +102,7 @@ impl DerefMut for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if self.secret {
-            self.spare().zeroize();
+            wipe(self.spare());
         }
         if let Some(home) = self.home.take() {
             let pages = std::mem::take(&mut self.pages);
@@ -111,6 +110,14 @@ impl Drop for Chunk {
             let _ = home.try_send(pages);
         }
     }
+}
+
+/// Overwrites with zeros, at the speed of memory: `zeroize` stores one byte at a time, which costs
+/// more than making the bytes did.
+pub fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Nobody may conclude that what is never read need not be written.
+    zeroize::optimization_barrier(bytes);
 }
 
 pub(crate) fn new_pages(capacity: usize) -> Box<[Page]> {

@@ -75,6 +75,10 @@ text_id! {
     DatasetId, "data set identifier", 64
 }
 text_id! {
+    /// What the data owner calls a deposit: a sample or a run. Never leaves the owner's site.
+    SampleName, "sample name", 64
+}
+text_id! {
     /// One piece of work that was asked for.
     JobId, "job identifier", 64
 }

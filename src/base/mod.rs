@@ -11,7 +11,7 @@ pub mod units;
 pub use chunk::Chunk;
 pub use clock::Clock;
 pub use fault::{Fault, Faulty};
-pub use ids::{DatasetId, JobId, ShareId, ShareLetter, SiteId};
+pub use ids::{DatasetId, JobId, SampleName, ShareId, ShareLetter, SiteId};
 pub use pool::Pool;
 pub use secret::Secret;
 pub use units::{BitRate, ByteCount};

@@ -1,1 +1,6 @@
-//! See ARCHITECTURE.md.
+//! Throughput scenarios and the samples they run on.
+
+pub mod environment;
+pub mod local_sites;
+pub mod sample;
+pub mod table2;

@@ -1,9 +1,253 @@
-//! The command line.
+//! The command line: one file a verb. Only [`output`] writes to standard output.
+
+mod bench;
+mod call;
+mod compare;
+mod config;
+mod demo;
+mod deposit;
+mod doctor;
+mod filter;
+mod index;
+mod keys;
+mod manual;
+pub mod output;
+mod progress;
+mod run;
+mod serve;
+mod store;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::base::{Fault, Faulty};
+use crate::config::Config;
+use crate::pipeline::Notices;
+use crate::site::{Settings, Site};
+use output::Output;
+
+/// Information-theoretically secure storage and secondary use of human genomes.
+#[derive(Parser)]
+#[command(name = "dsgd", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 2 usage, 65 bad data, 66 missing input, 69 peer \
+unreachable, 70 bug, 71 system, 74 disk, 75 try again later, 76 integrity, 77 refused, 78 \
+configuration, 130 interrupted.")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every verb.
+#[derive(Args)]
+pub struct Global {
+    /// Configuration file of this site; may be given more than once, later ones win
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing but errors on standard error
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// When to show progress: on a terminal a line that moves, otherwise a line a minute
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    progress: progress::When,
+}
+
+/// The verbs.
+#[derive(Subcommand)]
+enum Command {
+    /// Do the whole job on a small made-up sample: sites, keys, shares, calls, delivery
+    Demo(demo::Arguments),
+    /// Deposit files: split into three shares, one kept, two sent by one-time pad
+    Put(deposit::PutArguments),
+    /// Restore the files of a deposit from two of its shares
+    Get(deposit::GetArguments),
+    /// Let the trusted server restore a deposit, call its variants and keep them as shares
+    Run(run::RunArguments),
+    /// Let the trusted server filter the calls of a run and deliver them to an end user
+    Deliver(run::DeliverArguments),
+    /// Call variants of local reads: the engine alone
+    Call(call::Arguments),
+    /// Compare calls with a truth set, by haplotypes
+    Compare(compare::Arguments),
+    /// Filter a VCF by an access right
+    Filter(filter::Arguments),
+    /// Run this site's daemon
+    Serve(serve::Arguments),
+    /// Build and check reference indexes
+    #[command(subcommand)]
+    Index(index::Command),
+    /// Look at, make and import keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Look at, verify and mend what is stored
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Measure throughput
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Check this machine and this site's configuration
+    Doctor,
+    /// Show and check the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print a completion script
+    Completions(manual::Completions),
+    /// Write the manual pages into a folder
+    Man(manual::Man),
+}
+
+/// How a verb ends.
+pub type Outcome = Result<(), Box<dyn Faulty>>;
+
+impl<E: Faulty> From<E> for Box<dyn Faulty> {
+    fn from(error: E) -> Self {
+        Box::new(error)
+    }
+}
+
+/// What every verb gets.
+pub struct Context {
+    global: Global,
+    /// The only way to standard output.
+    pub out: Output,
+}
+
+impl Context {
+    /// The configuration of the layers in force.
+    pub fn config(&self) -> Result<Config, crate::config::Error> {
+        Config::load(&self.global.config)
+    }
+
+    /// This site's settings.
+    pub fn settings(&self) -> Result<Settings, crate::config::Error> {
+        self.config()?.settings()
+    }
+
+    /// This site, opened.
+    pub fn site(&self) -> Result<Site, Box<dyn Faulty>> {
+        Ok(Site::open(self.settings()?, self.notices())?)
+    }
+
+    /// Notices that are shown on standard error.
+    pub fn notices(&self) -> Notices {
+        let quiet = self.global.quiet;
+        Notices::shown_by(move |notice| {
+            if !quiet {
+                eprintln!("note: {notice}");
+            }
+        })
+    }
+
+    /// Says what is being done, on standard error.
+    pub fn say(&self, text: &str) {
+        if !self.global.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Whether a line that moves is to be shown.
+    pub fn shows_progress(&self) -> bool {
+        !self.global.quiet
+            && match self.global.progress {
+                progress::When::Always => true,
+                progress::When::Never => false,
+                progress::When::Auto => output::watched(),
+            }
+    }
+
+    /// Shows how `meters` move until it is dropped.
+    pub fn progress(&self, verb: &'static str, meters: &crate::flow::Meters) -> progress::Progress {
+        progress::Progress::start(verb, meters, self.global.progress, self.global.quiet)
+    }
+}
+
 /// Runs the program with these arguments.
-pub fn main(_arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    ExitCode::SUCCESS
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, everything else is a mistake.
+            let answered =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let _ = error.print();
+            return if answered { ExitCode::SUCCESS } else { Fault::Usage.exit_code().into() };
+        }
+    };
+    let context = Context { out: Output::new(cli.global.json), global: cli.global };
+    match dispatch(&context, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            context.out.error(&*error);
+            error.fault().exit_code().into()
+        }
+    }
+}
+
+fn dispatch(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Demo(arguments) => demo::run(context, &arguments),
+        Command::Put(arguments) => deposit::put(context, &arguments),
+        Command::Get(arguments) => deposit::get(context, &arguments),
+        Command::Run(arguments) => run::run(context, &arguments),
+        Command::Deliver(arguments) => run::deliver(context, &arguments),
+        Command::Call(arguments) => call::run(context, &arguments),
+        Command::Compare(arguments) => compare::run(context, &arguments),
+        Command::Filter(arguments) => filter::run(context, &arguments),
+        Command::Serve(arguments) => serve::run(context, &arguments),
+        Command::Index(command) => index::run(context, &command),
+        Command::Keys(command) => keys::run(context, &command),
+        Command::Store(command) => store::run(context, &command),
+        Command::Bench(command) => bench::run(context, &command),
+        Command::Doctor => doctor::run(context),
+        Command::Config(command) => config::run(context, &command),
+        Command::Completions(arguments) => manual::completions(context, &arguments),
+        Command::Man(arguments) => manual::man(context, &arguments),
+    }
+}
+
+/// An error of the command line itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// Something is missing or failed on this machine.
+    #[error("{what}")]
+    Check {
+        /// What.
+        what: String,
+        /// What that means.
+        fault: Fault,
+    },
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Error::File { source, .. } => Fault::of_io(source),
+            Error::Usage(_) => Fault::Usage,
+            Error::Check { fault, .. } => *fault,
+        }
+    }
+}
+
+/// Makes an error that names the file.
+pub(crate) fn file_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    |source| Error::File { path: path.into(), source }
 }

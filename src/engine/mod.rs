@@ -1,5 +1,7 @@
 //! Reads in, variants out.
 
+pub mod compare;
+pub mod external;
 pub mod native;
 
 use std::io::Write;
@@ -81,6 +83,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The index of the engine was made from another reference than the request names.
+    #[error("the engine's index belongs to another reference")]
+    OtherReference,
+    /// The VCF could not be written.
+    #[error(transparent)]
+    Vcf(#[from] crate::genome::vcf::Error),
 }
 
 impl Faulty for Error {
@@ -88,13 +96,16 @@ impl Faulty for Error {
         match self {
             Error::Reads(error) => error.fault(),
             Error::Output { .. } => Fault::Disk,
+            Error::OtherReference => Fault::Config,
+            Error::Vcf(error) => error.fault(),
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Error::Reads(error) => error.hint(),
-            Error::Output { .. } => None,
+            Error::Vcf(error) => error.hint(),
+            Error::Output { .. } | Error::OtherReference => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The counters of one stage. Times of parallel workers add up.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Meter {
 }
 
 /// A snapshot of a stage's counters.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
     /// The stage's name.
     pub stage: String,
@@ -60,6 +60,11 @@ impl Meter {
     /// Counts time without input.
     pub fn starved(&self, time: Duration) {
         add(&self.starved, time);
+    }
+
+    /// Time without input so far.
+    pub fn starvation(&self) -> Duration {
+        Duration::from_nanos(self.starved.load(Relaxed))
     }
 
     /// Counts time without room for output.

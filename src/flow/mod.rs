@@ -134,6 +134,41 @@ impl<'a, T: Weigh + Send + 'a> Flow<'a, T> {
         Self::new(Box::new(timed), meters.clone(), meter, false)
     }
 
+    /// A flow from an iterator that pulls other flows by itself, as the stage of `meter`, which is
+    /// also the one for the [`starving`](Flow::starving) of what it pulls.
+    pub fn gathered<I>(meters: &Meters, meter: Arc<Meter>, mut items: I) -> Self
+    where
+        I: Iterator<Item = Result<T>> + Send + 'a,
+    {
+        let counted = meter.clone();
+        let timed = std::iter::from_fn(move || {
+            let (watch, waited) = (Stopwatch::start(), counted.starvation());
+            let item = items.next();
+            counted.busy(watch.elapsed().saturating_sub(counted.starvation() - waited));
+            if let Some(Ok(item)) = &item {
+                counted.came_out(item.weight());
+            }
+            item
+        });
+        Self::new(Box::new(timed), meters.clone(), meter, false)
+    }
+
+    /// The same items; waiting for them counts as `meter`'s starvation, and they as its input.
+    pub fn starving(self, meter: &Arc<Meter>) -> Self {
+        let (meters, last, meter) = (self.meters.clone(), self.last.clone(), meter.clone());
+        let mut items = self;
+        let counted = std::iter::from_fn(move || {
+            let waiting = Stopwatch::start();
+            let item = items.next();
+            meter.starved(waiting.elapsed());
+            if let Some(Ok(item)) = &item {
+                meter.came_in(item.weight());
+            }
+            item
+        });
+        Self::new(Box::new(counted), meters, last, true)
+    }
+
     fn new(
         items: Box<dyn Iterator<Item = Result<T>> + Send + 'a>,
         meters: Meters,
@@ -141,6 +176,18 @@ impl<'a, T: Weigh + Send + 'a> Flow<'a, T> {
         boundary: bool,
     ) -> Self {
         Self { items, meters, last, boundary, ended: false }
+    }
+
+    /// Pairs every item with the item of the same place in `other`; ends with the shorter of them.
+    ///
+    /// Waiting for either counts as the next stage's starvation.
+    pub fn zip<U: Weigh + Send + 'a>(self, mut other: Flow<'a, U>) -> Flow<'a, (T, U)> {
+        let (meters, last) = (self.meters.clone(), self.last.clone());
+        let pairs = self.map_while(move |item| match (item, other.next()?) {
+            (Ok(item), Ok(partner)) => Some(Ok((item, partner))),
+            (Err(error), _) | (_, Err(error)) => Some(Err(error)),
+        });
+        Flow::new(Box::new(pairs), meters, last, true)
     }
 
     /// Passes every item through `stage`, on the thread that pulls.
@@ -223,6 +270,8 @@ impl<S: Stage> Iterator for Steps<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Joins items until they hold at least four bytes.
@@ -295,6 +344,31 @@ mod tests {
                 .collect();
             assert_eq!(out, (0..500).collect::<Vec<_>>());
         });
+    }
+
+    #[test]
+    fn waiting_for_what_is_gathered_is_not_work() {
+        let meters = Meters::default();
+        let slow = words(&["ab", "cd"]).inspect(|_| std::thread::sleep(Duration::from_millis(20)));
+        let slow = Flow::source(&meters, "slow", slow);
+        let meter = meters.add("gather", 1);
+        let gathered = Flow::gathered(&meters, meter.clone(), slow.starving(&meter));
+        assert_eq!(gathered.count(), 2);
+        let report = &meters.snapshot()[1];
+        assert_eq!((report.bytes_in, report.bytes_out), (4, 4));
+        assert!(report.starved_seconds >= 0.04 && report.busy_seconds < report.starved_seconds);
+    }
+
+    #[test]
+    fn zip_pairs_by_place_and_passes_errors() {
+        let meters = Meters::default();
+        let numbers = Flow::source(&meters, "numbers", words(&["1", "2", "3"]));
+        let failing = words(&["a", "b"]).chain(std::iter::once_with(|| Err(broken())));
+        let mut pairs = numbers.zip(Flow::source(&meters, "letters", failing));
+        assert_eq!(pairs.next().unwrap().unwrap(), (b"1".to_vec(), b"a".to_vec()));
+        assert_eq!(pairs.next().unwrap().unwrap(), (b"2".to_vec(), b"b".to_vec()));
+        assert!(pairs.next().unwrap().is_err());
+        assert!(pairs.next().is_none());
     }
 
     #[test]

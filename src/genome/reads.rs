@@ -80,7 +80,7 @@ impl Weigh for ReadBatch {
 
 impl Drop for ReadBatch {
     fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.text[..]);
+        crate::base::chunk::wipe(&mut self.text);
     }
 }
 

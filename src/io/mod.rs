@@ -9,7 +9,9 @@ mod blocking;
 pub(crate) mod conformance;
 mod file_writer;
 mod read_ahead;
+mod replace;
 pub mod sim;
+mod stream_writer;
 mod uring;
 mod write_behind;
 
@@ -26,6 +28,8 @@ pub use blocking::Blocking;
 pub use file_writer::FileWriter;
 pub(crate) use file_writer::reserve;
 pub use read_ahead::read_ahead;
+pub use replace::replace_file;
+pub use stream_writer::StreamWriter;
 pub use uring::Uring;
 pub use write_behind::WriteBehind;
 

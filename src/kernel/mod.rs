@@ -1,1 +1,33 @@
-//! See ARCHITECTURE.md.
+//! What each kernel computes: its parameters and its scalar twin, nothing else.
+//!
+//! The twin defines the kernel; every device form must give the same bits.
+
+pub mod align;
+pub mod otp;
+pub mod pairhmm;
+pub mod share;
+
+/// Every kernel, with the forms that exist of it besides the scalar twin.
+///
+/// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
+/// the files of `otp`.
+pub const KERNELS: &[(&str, &[Form])] = &[
+    ("align", &[Form::Simd]),
+    ("otp", &[Form::Simd]),
+    ("pairhmm", &[]),
+    ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
+];
+
+/// A form of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `src/device/cpu/<kernel>.rs`.
+    Simd,
+    /// `kernels/<kernel>.cu`.
+    Cuda,
+    /// `shaders/<kernel>.wgsl`.
+    Wgsl,
+    /// `hls/<kernel>/<kernel>.cpp`.
+    Hls,
+}

@@ -1,1 +1,29 @@
-//! See ARCHITECTURE.md.
+//! Transport by one-time pad: frames, the mutual handshake, the session. No socket, clock or thread.
+//!
+//! Every frame is encrypted with key as long as itself and carries a tag of Wegman and Carter, so
+//! secrecy and authenticity hold against any computing power. [`crate::net`] gives a session a
+//! socket, [`crate::key`] gives it keys; in tests it gets neither.
+//!
+//! A connection is: a clear [`hello::Hello`] each way, a proof each way ([`handshake`]), then frames
+//! ([`frame`]) in either direction until an END frame. Any failure closes the session for good.
+
+pub mod error;
+pub mod frame;
+pub mod handshake;
+pub mod hello;
+pub mod keys;
+pub mod memory;
+mod open;
+mod rotation;
+mod seal;
+pub mod session;
+
+pub use error::{Error, Refusal};
+pub use frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, TAG_BYTES};
+pub use handshake::Handshake;
+pub use hello::{HELLO_BYTES, Hello};
+pub use keys::{Follow, Spend};
+pub use session::{Envelope, Limits, Received, Session, Statistics, Traffic};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,153 @@
-//! See ARCHITECTURE.md.
+//! Which stages, in which order: deposit, restore, analyse, deliver.
+
+pub mod analyse;
+pub mod deliver;
+pub mod intake;
+pub mod restore;
+pub mod share_out;
+
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Fault, Faulty};
+
+/// What the operator should know although the work went on: shown as it happens, kept for the report.
+#[derive(Clone, Default)]
+pub struct Notices {
+    seen: Arc<Mutex<Vec<String>>>,
+    show: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+}
+
+impl Notices {
+    /// Notices that are shown by `show` as they happen.
+    pub fn shown_by(show: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { seen: Arc::default(), show: Some(Arc::new(show)) }
+    }
+
+    /// Adds a notice.
+    pub fn add(&self, notice: impl Into<String>) {
+        let notice = notice.into();
+        if let Some(show) = &self.show {
+            show(&notice);
+        }
+        self.lock().push(notice);
+    }
+
+    /// The notices so far.
+    pub fn all(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What one link carried for a piece of work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkUse {
+    /// The peer.
+    pub peer: String,
+    /// Payload bytes, both ways.
+    pub payload_bytes: u64,
+    /// Key bytes, both ways.
+    pub key_bytes: u64,
+    /// Where the keys came from, and what that means for secrecy.
+    pub keys: String,
+}
+
+/// Why a pipeline ended without its result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A stage failed.
+    #[error(transparent)]
+    Stage(#[from] crate::flow::Error),
+    /// A store failed outside a stage.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalogue(#[from] crate::control::Error),
+    /// A thread of the pipeline died.
+    #[error("a thread of the stage '{stage}' died")]
+    Died {
+        /// Which stage.
+        stage: &'static str,
+    },
+    /// Fewer than two shares of a file can be had.
+    #[error("{reachable} of 3 shares of '{name}' can be had; 2 are needed")]
+    TooFewShares {
+        /// The deposit.
+        name: String,
+        /// How many shares there are.
+        reachable: usize,
+        /// Why each of the others cannot be had.
+        reasons: Vec<String>,
+        /// The fault of the first of them.
+        fault: Fault,
+    },
+    /// A sample has no file with reads.
+    #[error("'{name}' has no file with reads")]
+    NoReads {
+        /// The sample.
+        name: String,
+    },
+    /// A file of second mates does not follow one of first mates.
+    #[error("{file}: second mates without a file of first mates before it")]
+    Mates {
+        /// The file.
+        file: String,
+    },
+    /// A file could not be read.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The reason.
+        source: crate::io::Error,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::Error),
+    /// The stripes do not agree with the catalogue.
+    #[error("'{name}', file {member}: the shares have {found} stripes, the catalogue says {expected}")]
+    Stripes {
+        /// The deposit.
+        name: String,
+        /// Which file.
+        member: usize,
+        /// Stripes in the stores.
+        found: u64,
+        /// Stripes in the catalogue.
+        expected: u64,
+    },
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Error::Stage(error) => error.fault(),
+            Error::Store(error) => error.fault(),
+            Error::Catalogue(error) => error.fault(),
+            Error::Died { .. } => Fault::Bug,
+            Error::TooFewShares { fault, .. } => *fault,
+            Error::Stripes { .. } => Fault::Integrity,
+            Error::NoReads { .. } | Error::Mates { .. } => Fault::Data,
+            Error::Engine(error) => error.fault(),
+            Error::File { source, .. } => source.fault(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Stage(error) => error.hint(),
+            Error::Store(error) => error.hint(),
+            Error::Catalogue(error) => error.hint(),
+            Error::TooFewShares { reasons, .. } => Some(reasons.join("; ")),
+            Error::Engine(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

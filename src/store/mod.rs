@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod dir;
+pub mod remote;
 mod stripes;
 mod volume;
 
@@ -126,6 +127,12 @@ pub trait ShareWriter: Send {
     /// Adds the next stripe; `stripe.seq()` counts from 0. A local store writes while the caller
     /// goes on, and holds up to [`HELD_STRIPES`] chunks meanwhile.
     fn append(&mut self, stripe: Chunk) -> Result<(), Error>;
+
+    /// Adds `bytes` bytes of link key as the next stripe, here and at the place, and gives them:
+    /// share C = R for the price of key alone. `None` where no link key is shared with the place.
+    fn append_key(&mut self, _bytes: usize) -> Option<Result<Chunk, Error>> {
+        None
+    }
 
     /// Makes the share durable, then visible.
     fn commit(self: Box<Self>) -> Result<ShareInfo, Error>;

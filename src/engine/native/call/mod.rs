@@ -1,4 +1,28 @@
 //! Calling: from ordered reads of one region to its variants.
+//!
+//! Reads become evidence (`evidence`), differing places become windows (`activity`), each window
+//! gets candidate haplotypes from alignments (`candidates`) and from a graph (`assembly`), the
+//! reads judge them (`likelihood`), and the best one or two give the sites (`genotype`,
+//! `annotate`). The route is that of GATK's HaplotypeCaller (Poplin et al. 2018, "Scaling
+//! accurate genetic variant discovery to tens of thousands of samples"); genotypes are of whole
+//! windows, so that neighbouring events are judged together.
+
+#[cfg(test)]
+mod accuracy;
+mod activity;
+mod annotate;
+mod assembly;
+mod candidates;
+mod evidence;
+mod genotype;
+mod haplotype;
+mod likelihood;
+mod repeat;
+
+use activity::Window;
+use evidence::Evidence;
+use haplotype::{Haplotype, Stretch};
+use likelihood::Model;
 
 use super::AlignedRead;
 use crate::genome::{Reference, Variant};
@@ -10,21 +34,146 @@ pub struct CallSettings {
     pub ploidy: u8,
 }
 
+impl CallSettings {
+    /// The default settings for this many copies of each contig.
+    pub fn new(ploidy: u8) -> Self {
+        Self { ploidy }
+    }
+}
+
+impl Default for CallSettings {
+    fn default() -> Self {
+        Self::new(2)
+    }
+}
+
+/// Bases beyond a region's ends that its calls may depend on.
+pub const MARGIN: u32 = 1000;
+
+/// Reference bases around a window of substitutions, of gaps, and of clipped reads.
+const PAD_BASES: [u32; 3] = [12, 45, 100];
+/// Furthest that a repeat may widen a window.
+const REPEAT_PAD_MAX: u32 = 80;
+/// Most templates that are looked at in one window.
+const TEMPLATES_MAX: usize = 300;
+/// Most haplotypes from the graph, and in all.
+const GRAPH_HAPLOTYPES_MAX: usize = 12;
+const HAPLOTYPES_MAX: usize = 40;
+
 /// Calls the variants whose position lies in `[start, end)` of `contig`.
 ///
 /// `reads` are all reads that overlap the region widened by [`MARGIN`] bases on both sides, in
 /// coordinate order, duplicates marked. The answer for a position depends on nothing else, so that
 /// any cut of the genome into regions gives the same variants.
 pub fn call_region(
-    _reference: &Reference,
-    _contig: u32,
-    _start: u32,
-    _end: u32,
-    _reads: &[AlignedRead],
-    _settings: &CallSettings,
+    reference: &Reference,
+    contig: u32,
+    start: u32,
+    end: u32,
+    reads: &[AlignedRead],
+    settings: &CallSettings,
 ) -> Vec<Variant> {
-    Vec::new()
+    let Some(bases) = reference.contigs.get(contig as usize).map(|contig| &contig.bases[..]) else {
+        return Vec::new();
+    };
+    let end = end.min(bases.len() as u32);
+    if start >= end {
+        return Vec::new();
+    }
+    let evidence = evidence::prepare(reads, contig, bases);
+    let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
+    let mut model = Model::default();
+    let mut variants = Vec::new();
+    // An indel's record stands one base before its first event.
+    for window in activity::windows(&evidence, bases, start, end + 1) {
+        let reads = overlapping(&evidence, &window, longest);
+        call_window(&window, &reads, contig, bases, settings, &mut model, &mut variants);
+    }
+    variants.retain(|variant| (start..end).contains(&variant.position));
+    variants.sort_by(|a, b| {
+        (a.position, &a.reference, &a.alternates).cmp(&(b.position, &b.reference, &b.alternates))
+    });
+    variants
 }
 
-/// Bases beyond a region's ends that its calls may depend on.
-pub const MARGIN: u32 = 1000;
+/// The reads that overlap the window, clipped ends counted, at most [`TEMPLATES_MAX`] templates.
+fn overlapping<'a>(evidence: &'a [Evidence], window: &Window, longest: u32) -> Vec<&'a Evidence> {
+    const CLIP_MAX: u32 = 300;
+    let from = evidence
+        .partition_point(|read| read.start.saturating_add(longest + CLIP_MAX) < window.start);
+    let to = evidence.partition_point(|read| read.start < window.end + CLIP_MAX);
+    let overlaps = |read: &&Evidence| {
+        read.start.saturating_sub(read.leading_clip()) <= window.end
+            && read.end + read.trailing_clip() >= window.start
+    };
+    let mut reads: Vec<&Evidence> = evidence[from..to].iter().filter(overlaps).collect();
+    if reads.len() > TEMPLATES_MAX {
+        // A sample that does not depend on the order of the reads.
+        let mix = |template: u64| template.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let mut order: Vec<u64> = reads.iter().map(|read| mix(read.template)).collect();
+        order.sort_unstable();
+        order.dedup();
+        if let Some(&limit) = order.get(TEMPLATES_MAX) {
+            reads.retain(|read| mix(read.template) < limit);
+        }
+    }
+    reads
+}
+
+fn call_window(
+    window: &Window,
+    reads: &[&Evidence],
+    contig: u32,
+    bases: &[u8],
+    settings: &CallSettings,
+    model: &mut Model,
+    variants: &mut Vec<Variant>,
+) {
+    let pad = PAD_BASES[if window.clipped { 2 } else { usize::from(window.gapped) }];
+    let low = window.start.saturating_sub(pad);
+    let high = (window.end + pad).min(bases.len() as u32);
+    let (low, high) = if window.gapped || window.clipped {
+        repeat::widen(bases, low, high, REPEAT_PAD_MAX)
+    } else {
+        (low, high)
+    };
+    let stretch = Stretch { start: low, bases: &bases[low as usize..high as usize] };
+    let haplotypes = haplotypes(window, reads, stretch);
+    if haplotypes.len() < 2 {
+        return;
+    }
+    let gapped = window.gapped
+        || window.clipped
+        || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
+    let testimonies = model.testimonies(reads, stretch, &haplotypes, gapped);
+    let range = window.start..window.end;
+    for site in genotype::sites(stretch, &haplotypes, &testimonies, settings.ploidy, range) {
+        variants.extend(annotate::variant(&site, &testimonies, contig, bases));
+    }
+}
+
+/// The reference haplotype first, then the candidates.
+fn haplotypes(window: &Window, reads: &[&Evidence], stretch: Stretch<'_>) -> Vec<Haplotype> {
+    let mut found = vec![Haplotype { bases: stretch.bases.to_vec(), events: Vec::new() }];
+    for events in candidates::combinations(reads, stretch) {
+        found.push(Haplotype::from_events(stretch, &events));
+    }
+    if window.gapped || window.clipped {
+        let high = stretch.start + stretch.bases.len() as u32;
+        let parts: Vec<assembly::Part<'_>> = reads
+            .iter()
+            .filter_map(|read| likelihood::part_inside(read, stretch.start, high))
+            .collect();
+        for bases in assembly::haplotypes(stretch.bases, &parts, GRAPH_HAPLOTYPES_MAX) {
+            found.push(Haplotype::from_bases(stretch, bases));
+        }
+    }
+    let mut distinct: Vec<Haplotype> = Vec::with_capacity(found.len());
+    for haplotype in found {
+        if !distinct.iter().any(|known| known.bases == haplotype.bases) {
+            distinct.push(haplotype);
+        }
+    }
+    distinct.truncate(HAPLOTYPES_MAX);
+    distinct
+}

@@ -1,0 +1,150 @@
+//! `dsgd call`: the engine alone, on local files.
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::deposit::{ReadLayout, roles, stage_table};
+use super::{Context, Outcome, file_error};
+use crate::base::{BitRate, ByteCount, SampleName};
+use crate::flow::Meters;
+use crate::genome::{Regions, bed};
+use crate::io::StreamWriter;
+use crate::pipeline::analyse::Analyse;
+use crate::pipeline::intake::{Source, read_file};
+use crate::site::LoadedReference;
+use crate::site::settings::ReferenceSettings;
+
+/// Arguments of `dsgd call`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Reference FASTA, plain or compressed
+    #[arg(short, long, value_name = "FASTA")]
+    reference: PathBuf,
+    /// Index of the reference made by 'dsgd index build' [default: built in memory]
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// FASTQ (first and second mates of each lane in turn), BAM or CRAM files
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    reads: Vec<PathBuf>,
+    /// How mates are laid out in FASTQ files
+    #[arg(long, value_enum, default_value = "pairs")]
+    layout: ReadLayout,
+    /// Where to write the calls: VCF 4.3, compressed, with its index beside it
+    #[arg(short, long, value_name = "VCF.GZ")]
+    output: PathBuf,
+    /// Sample name in the VCF
+    #[arg(long, default_value = "sample")]
+    sample: SampleName,
+    /// Worker threads; never changes a byte of output [default: all cores]
+    #[arg(short, long)]
+    threads: Option<usize>,
+    /// Copies of each contig
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    ploidy: u8,
+    /// Call in these regions only
+    #[arg(long, value_name = "BED")]
+    regions: Option<PathBuf>,
+    /// Write the alignments as well
+    #[arg(long, value_name = "BAM")]
+    bam: Option<PathBuf>,
+    /// Name of an engine of the configuration instead of the native one
+    #[arg(long)]
+    engine: Option<String>,
+}
+
+/// Runs `dsgd call`.
+pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    let files = roles(&arguments.reads, arguments.layout)?;
+    let regions = arguments.regions.as_deref().map(read_regions).transpose()?;
+    let loaded = LoadedReference::read(&ReferenceSettings {
+        name: arguments.reference.display().to_string(),
+        fasta: arguments.reference.clone(),
+        index: arguments.index.clone(),
+    })?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = arguments.threads.filter(|threads| *threads > 0).unwrap_or(cores);
+    let engine = match &arguments.engine {
+        Some(name) => loaded.engine(name, threads, &context.settings()?.engine.external)?,
+        None => loaded.engine("native", threads, &[])?,
+    };
+    let meters = Meters::default();
+    let _progress = context.progress("call", &meters);
+    let analyse = Analyse {
+        sample: &arguments.sample,
+        engine: &*engine,
+        reference: &loaded.reference,
+        reference_path: &loaded.path,
+        ploidy: arguments.ploidy,
+        regions,
+        threads,
+        command_line: command_line(arguments),
+        meters: &meters,
+    };
+    let create = |path: &Path| StreamWriter::create(path, None);
+    let mut bam = arguments.bam.as_deref().map(create).transpose()?;
+    let (calls, report) = std::thread::scope(|scope| {
+        let mut sources = Vec::with_capacity(files.len());
+        for file in &files {
+            let bytes = read_file(&file.path, 1 << 20, 8, false, &meters)?;
+            sources.push(Source {
+                file: file.path.display().to_string(),
+                role: file.role,
+                bytes: bytes.on_thread(scope, 2),
+            });
+        }
+        let bam = bam.as_mut().map(|out| out as &mut (dyn Write + Send));
+        Ok::<_, Box<dyn crate::base::Faulty>>(analyse.run(scope, sources, bam)?)
+    })?;
+    if let Some(bam) = bam {
+        bam.finish()?;
+    }
+    write_whole(&arguments.output, &calls.vcf)?;
+    let mut index = arguments.output.clone().into_os_string();
+    index.push(".tbi");
+    write_whole(Path::new(&index), &calls.tabix)?;
+    context.out.result("call", &report, || {
+        format!(
+            "{}: {} records from {} reads ({:.2} % mapped, {:.2} % duplicates)\n{} of FASTQ in \
+             {:.1} s, {}; limited by '{}'\n\n{}",
+            arguments.output.display(),
+            report.records,
+            report.reads,
+            100.0 * report.mapped as f64 / report.reads.max(1) as f64,
+            100.0 * report.duplicates as f64 / report.reads.max(1) as f64,
+            ByteCount(report.fastq_bytes),
+            report.seconds,
+            BitRate::of(ByteCount(report.fastq_bytes), report.seconds),
+            report.limiting_stage,
+            stage_table(&report.stages),
+        )
+    });
+    Ok(())
+}
+
+/// How the calls are made, for the header: file names without folders, which may name patients.
+fn command_line(arguments: &Arguments) -> String {
+    let short = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let reads: Vec<_> = arguments.reads.iter().map(|path| short(path)).collect();
+    format!(
+        "dsgd call --reference {} --reads {} --ploidy {}",
+        short(&arguments.reference),
+        reads.join(" "),
+        arguments.ploidy
+    )
+}
+
+/// Reads a BED file.
+pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>> {
+    let file = File::open(path).map_err(file_error(path))?;
+    Ok(bed::read(BufReader::new(file))?)
+}
+
+/// Writes a file that appears whole or not at all.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), crate::io::Error> {
+    let mut out = StreamWriter::create(path, Some(bytes.len() as u64))?;
+    out.add(bytes)?;
+    out.finish().map(drop)
+}

@@ -1,0 +1,61 @@
+//! `dsgd serve`: this site's daemon.
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Context, Error, Outcome};
+use crate::base::Fault;
+use crate::net::Listener;
+use crate::site::daemon::{self, ROLES};
+
+/// Arguments of `dsgd serve`.
+#[derive(Args)]
+pub struct Arguments {
+    /// What this site does for its peers
+    #[arg(value_enum)]
+    role: Role,
+}
+
+/// What a site does for its peers.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Role {
+    /// Keeps shares.
+    Holder,
+    /// Restores, analyses, filters, delivers.
+    Trusted,
+    /// Takes deliveries.
+    User,
+}
+
+/// Runs `dsgd serve` until it is told to stop.
+pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    let name = arguments.role.to_possible_value();
+    let name = name.as_ref().map_or("", |value| value.get_name());
+    let (_, permitted) = ROLES.iter().find(|(role, _)| *role == name).ok_or_else(|| {
+        Error::Usage(format!("'{name}' is no role that serves"))
+    })?;
+    let site = Arc::new(context.site()?);
+    let address = site.settings().listen.clone().ok_or_else(|| Error::Check {
+        what: "the configuration does not say where to listen ('listen = \"HOST:PORT\"')".into(),
+        fault: Fault::Config,
+    })?;
+    let listener = Listener::bind(&address)?;
+    let closer = listener.closer();
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|source| Error::File { path: "signals".into(), source })?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            closer.close();
+        }
+    });
+    let listening = listener.local_address().to_string();
+    let report = serde_json::json!({"site": site.settings().site, "role": name, "address": listening});
+    context.out.result("serve", &report, || {
+        format!("{} serves as {name} at {listening}\n", site.settings().site)
+    });
+    daemon::serve(&site, &listener, permitted)?;
+    Ok(())
+}

@@ -1,0 +1,572 @@
+//! Comparison of a call set with a truth set by the haplotypes that they spell.
+//!
+//! Two call sets can write the same genome differently: an MNP or its SNPs, an indel at either
+//! end of a repeat. So records are not compared but the sequences they make. A sweep along each
+//! contig keeps every way to choose records of both sets, and to put heterozygous ones on the two
+//! haplotypes, for which both sets still spell the same pair of haplotypes; the way with the most
+//! records wins. Records in it are true positives, the others false.
+//! Source: Cleary et al. 2015, "Comparing variant call files for performance benchmarking"
+//! (the dynamic programming of RTG vcfeval).
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::genome::{Reference, Regions, Variant};
+
+/// How many ways are kept at once; more than this only in the densest repeats.
+const WAYS_MAX: usize = 2048;
+
+/// Counts of one class of variants and what follows from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Score {
+    /// Truth records found.
+    pub found: u64,
+    /// Truth records missed.
+    pub missed: u64,
+    /// Called records that are true.
+    pub true_calls: u64,
+    /// Called records that are false.
+    pub false_calls: u64,
+    /// Missed truth records whose allele was called, with another genotype.
+    pub genotype_errors: u64,
+    /// True calls of all calls, 0 to 1; 1 without any call.
+    pub precision: f64,
+    /// Found records of all truth records, 0 to 1; 1 without any.
+    pub recall: f64,
+    /// Harmonic mean of precision and recall.
+    pub f1: f64,
+}
+
+impl Score {
+    fn finish(&mut self) {
+        let share = |part: u64, rest: u64| {
+            if part + rest == 0 { 1.0 } else { part as f64 / (part + rest) as f64 }
+        };
+        self.precision = share(self.true_calls, self.false_calls);
+        self.recall = share(self.found, self.missed);
+        let sum = self.precision + self.recall;
+        self.f1 = if sum > 0.0 { 2.0 * self.precision * self.recall / sum } else { 0.0 };
+    }
+
+    fn count(&mut self, from_truth: bool, matched: bool, genotype_error: bool) {
+        match (from_truth, matched) {
+            (true, true) => self.found += 1,
+            (true, false) => self.missed += 1,
+            (false, true) => self.true_calls += 1,
+            (false, false) => self.false_calls += 1,
+        }
+        self.genotype_errors += u64::from(from_truth && genotype_error);
+    }
+}
+
+/// One record that does not agree, for looking at.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Disagreement {
+    /// Contig name.
+    pub contig: String,
+    /// 0-based position of the record.
+    pub position: u32,
+    /// REF.
+    pub reference: String,
+    /// ALT, separated by commas.
+    pub alternates: String,
+    /// GT, separated by slashes.
+    pub genotype: String,
+    /// Whether the record is of the truth (missed) or of the calls (false).
+    pub missed: bool,
+    /// Whether the other set has the allele with another genotype.
+    pub genotype_error: bool,
+}
+
+/// What came of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Substitutions: single and multiple bases.
+    pub snp: Score,
+    /// Insertions and deletions of any length.
+    pub indel: Score,
+    /// Indels by the longest change of length: `1-5`, `6-15`, `16-50`, `51+`.
+    pub indel_by_length: BTreeMap<String, Score>,
+    /// Every record that does not agree, by position.
+    pub disagreements: Vec<Disagreement>,
+}
+
+/// Compares `calls` with `truth` inside `regions`.
+///
+/// Both sets are in any order. Records that failed a filter, or whose genotype is missing or all
+/// reference, count as not called. Records outside the regions help to match but do not count.
+/// Phase is ignored. `ploidy` is 1 or 2; a genotype with fewer alleles stands for all copies.
+pub fn compare(
+    reference: &Reference,
+    truth: &[Variant],
+    calls: &[Variant],
+    regions: &Regions,
+    ploidy: u8,
+) -> Comparison {
+    let mut comparison = Comparison::default();
+    for class in ["1-5", "6-15", "16-50", "51+"] {
+        comparison.indel_by_length.insert(class.to_owned(), Score::default());
+    }
+    for (index, contig) in reference.contigs.iter().enumerate() {
+        let mut records = Vec::new();
+        for (set, from_truth) in [(truth, true), (calls, false)] {
+            let of_contig = set.iter().filter(|variant| variant.contig as usize == index);
+            records.extend(of_contig.filter_map(|variant| {
+                Record::new(variant, from_truth, &contig.name, regions, ploidy)
+            }));
+        }
+        records.sort_by_key(|record| (record.start, record.end, !record.from_truth));
+        let matched = Sweep::new(&contig.bases, &records).run();
+        tally(&contig.name, &records, &matched, &mut comparison);
+    }
+    comparison.snp.finish();
+    comparison.indel.finish();
+    comparison.indel_by_length.values_mut().for_each(Score::finish);
+    comparison
+}
+
+/// A substitution of `[start, end)` by letters' codes; `None` for the reference itself.
+type Edit = Option<(u32, u32, Vec<u8>)>;
+
+struct Record<'a> {
+    variant: &'a Variant,
+    from_truth: bool,
+    counted: bool,
+    start: u32,
+    end: u32,
+    /// The edits of the two haplotypes, in one of their two orders.
+    edits: [Edit; 2],
+}
+
+impl<'a> Record<'a> {
+    fn new(
+        variant: &'a Variant,
+        from_truth: bool,
+        contig: &str,
+        regions: &Regions,
+        ploidy: u8,
+    ) -> Option<Self> {
+        if !variant.filters.is_empty() {
+            return None;
+        }
+        let &first = variant.genotype.first()?;
+        let second = if ploidy == 1 { first } else { *variant.genotype.get(1).unwrap_or(&first) };
+        let edits = [edit(variant, first)?, edit(variant, second)?];
+        let start = edits.iter().flatten().map(|edit| edit.0).min()?;
+        let end = edits.iter().flatten().map(|edit| edit.1).max()?;
+        let counted = regions.contains(contig, start, end.max(start + 1));
+        Some(Self { variant, from_truth, counted, start, end, edits })
+    }
+
+    /// Longest change of length; 0 for substitutions.
+    fn length_change(&self) -> u32 {
+        let change = |edit: &(u32, u32, Vec<u8>)| (edit.1 - edit.0).abs_diff(edit.2.len() as u32);
+        self.edits.iter().flatten().map(change).max().unwrap_or(0)
+    }
+
+    fn shares_allele(&self, other: &Self) -> bool {
+        self.edits.iter().flatten().any(|edit| other.edits.iter().flatten().any(|o| o == edit))
+    }
+}
+
+/// The edit that an allele makes, without the bases that REF and ALT share. Outer `None` when the
+/// record has no such allele.
+fn edit(variant: &Variant, allele: u8) -> Option<Edit> {
+    if allele == 0 {
+        return Some(None);
+    }
+    let (mut from, mut to) =
+        (&variant.reference[..], &variant.alternates.get(usize::from(allele) - 1)?[..]);
+    if to.first().is_none_or(|letter| !letter.is_ascii_alphabetic()) {
+        return Some(None); // `*` and symbolic alleles say nothing about this record's bases.
+    }
+    while let (Some(a), Some(b)) = (from.last(), to.last())
+        && a.eq_ignore_ascii_case(b)
+    {
+        (from, to) = (&from[..from.len() - 1], &to[..to.len() - 1]);
+    }
+    let mut start = variant.position;
+    while let (Some(a), Some(b)) = (from.first(), to.first())
+        && a.eq_ignore_ascii_case(b)
+    {
+        (from, to, start) = (&from[1..], &to[1..], start + 1);
+    }
+    let codes: Vec<u8> =
+        to.iter().map(|&letter| crate::genome::reference::base_code(letter)).collect();
+    let edit = (start, start + from.len() as u32, codes);
+    Some((edit.0 != edit.1 || !edit.2.is_empty()).then_some(edit))
+}
+
+/// One haplotype of both sets: how far each has spelt, and what one has spelt more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Strand {
+    /// Next reference base of truth and of calls.
+    next: [u32; 2],
+    /// Set that has spelt more: 0 truth, 1 calls.
+    leader: usize,
+    /// What the leader has spelt more.
+    lead: Vec<u8>,
+}
+
+impl Strand {
+    fn at(position: u32) -> Self {
+        Self { next: [position; 2], leader: 0, lead: Vec::new() }
+    }
+
+    fn agrees(&self) -> bool {
+        self.next[0] == self.next[1] && self.lead.is_empty()
+    }
+
+    /// Spells one more base of `set`; false when the two sets differ.
+    fn spell(&mut self, set: usize, base: u8) -> bool {
+        if self.lead.is_empty() {
+            self.leader = set;
+        }
+        if self.leader == set {
+            self.lead.push(base);
+            return true;
+        }
+        let expected = self.lead.remove(0);
+        if self.lead.is_empty() {
+            self.leader = 0;
+        }
+        expected == base
+    }
+
+    /// Spells the reference up to `position`, both sets in step; false when they differ.
+    fn advance(&mut self, bases: &[u8], position: u32) -> bool {
+        while self.next[0] < position || self.next[1] < position {
+            if self.agrees() {
+                self.next = [position; 2];
+                return true;
+            }
+            // The set that has spelt less goes on, unless it is already there.
+            let behind = if self.lead.is_empty() {
+                usize::from(self.next[1] < self.next[0])
+            } else {
+                1 - self.leader
+            };
+            let set = if self.next[behind] < position { behind } else { 1 - behind };
+            let base = bases.get(self.next[set] as usize).copied().unwrap_or(4);
+            self.next[set] += 1;
+            if !self.spell(set, base) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn apply(&mut self, set: usize, edit: &Edit, bases: &[u8]) -> bool {
+        let Some((start, end, codes)) = edit else { return true };
+        if self.next[set] > *start {
+            return false;
+        }
+        while self.next[set] < *start {
+            let base = bases.get(self.next[set] as usize).copied().unwrap_or(4);
+            self.next[set] += 1;
+            if !self.spell(set, base) {
+                return false;
+            }
+        }
+        self.next[set] = *end;
+        codes.iter().all(|&code| self.spell(set, code))
+    }
+}
+
+#[derive(Clone)]
+struct Way {
+    strands: [Strand; 2],
+    /// Counted records taken, and all records taken.
+    taken: (u32, u32),
+    /// Last choice in the list of choices.
+    choice: u32,
+}
+
+/// The sweep over one contig's records.
+struct Sweep<'a> {
+    bases: &'a [u8],
+    records: &'a [Record<'a>],
+    ways: Vec<Way>,
+    /// Taken records as linked lists: the record and the choice before.
+    choices: Vec<(u32, u32)>,
+}
+
+const NO_CHOICE: u32 = u32::MAX;
+
+impl<'a> Sweep<'a> {
+    fn new(bases: &'a [u8], records: &'a [Record<'a>]) -> Self {
+        let strands = [Strand::at(0), Strand::at(0)];
+        let ways = vec![Way { strands, taken: (0, 0), choice: NO_CHOICE }];
+        Self { bases, records, ways, choices: Vec::new() }
+    }
+
+    /// Which records are in the best way.
+    fn run(mut self) -> Vec<bool> {
+        for index in 0..self.records.len() {
+            self.advance(self.records[index].start);
+            self.branch(index);
+        }
+        self.advance(self.bases.len() as u32 + 1);
+        let mut matched = vec![false; self.records.len()];
+        let best = self.ways.iter().filter(|way| way.strands.iter().all(Strand::agrees));
+        let mut choice = best.max_by_key(|way| way.taken).map_or(NO_CHOICE, |way| way.choice);
+        while choice != NO_CHOICE {
+            let (record, before) = self.choices[choice as usize];
+            matched[record as usize] = true;
+            choice = before;
+        }
+        matched
+    }
+
+    /// Brings every way to `position`; of ways that are then the same, keeps the best.
+    fn advance(&mut self, position: u32) {
+        let mut best: HashMap<[Strand; 2], usize> = HashMap::new();
+        let mut kept: Vec<Way> = Vec::with_capacity(self.ways.len());
+        for mut way in std::mem::take(&mut self.ways) {
+            if !way.strands.iter_mut().all(|strand| strand.advance(self.bases, position)) {
+                continue;
+            }
+            way.strands.sort();
+            match best.get(&way.strands) {
+                Some(&at) if kept[at].taken >= way.taken => {}
+                Some(&at) => kept[at] = way,
+                None => {
+                    best.insert(way.strands.clone(), kept.len());
+                    kept.push(way);
+                }
+            }
+        }
+        if kept.len() > WAYS_MAX {
+            kept.sort_by_key(|way| std::cmp::Reverse(way.taken));
+            // The way in agreement must stay, or a bad choice could end the sweep.
+            let agreed = kept.iter().position(|way| way.strands.iter().all(Strand::agrees));
+            if let Some(at) = agreed.filter(|&at| at >= WAYS_MAX) {
+                kept.swap(at, WAYS_MAX - 1);
+            }
+            kept.truncate(WAYS_MAX);
+        }
+        self.ways = kept;
+    }
+
+    /// Adds the ways that take record `index`.
+    fn branch(&mut self, index: usize) {
+        let record = &self.records[index];
+        let set = usize::from(!record.from_truth);
+        let [first, second] = &record.edits;
+        let orders = if first == second { 1 } else { 2 };
+        for at in 0..self.ways.len() {
+            for order in 0..orders {
+                let mut way = self.ways[at].clone();
+                let edits = if order == 0 { [first, second] } else { [second, first] };
+                let fits = way
+                    .strands
+                    .iter_mut()
+                    .zip(edits)
+                    .all(|(strand, edit)| strand.apply(set, edit, self.bases));
+                if fits {
+                    way.taken.0 += u32::from(record.counted);
+                    way.taken.1 += 1;
+                    self.choices.push((index as u32, way.choice));
+                    way.choice = self.choices.len() as u32 - 1;
+                    self.ways.push(way);
+                }
+            }
+        }
+    }
+}
+
+fn tally(contig: &str, records: &[Record<'_>], matched: &[bool], comparison: &mut Comparison) {
+    for (index, record) in records.iter().enumerate() {
+        if !record.counted {
+            continue;
+        }
+        let near = records.iter().enumerate().skip(index.saturating_sub(16)).take(33);
+        let genotype_error = !matched[index]
+            && near.into_iter().any(|(at, other)| {
+                !matched[at] && other.from_truth != record.from_truth && other.shares_allele(record)
+            });
+        let class = match record.length_change() {
+            0 => None,
+            1..=5 => Some("1-5"),
+            6..=15 => Some("6-15"),
+            16..=50 => Some("16-50"),
+            _ => Some("51+"),
+        };
+        let total = if class.is_some() { &mut comparison.indel } else { &mut comparison.snp };
+        total.count(record.from_truth, matched[index], genotype_error);
+        if let Some(score) = class.and_then(|class| comparison.indel_by_length.get_mut(class)) {
+            score.count(record.from_truth, matched[index], genotype_error);
+        }
+        if !matched[index] {
+            comparison.disagreements.push(disagreement(contig, record, genotype_error));
+        }
+    }
+}
+
+fn disagreement(contig: &str, record: &Record<'_>, genotype_error: bool) -> Disagreement {
+    let text = |letters: &[u8]| String::from_utf8_lossy(letters).into_owned();
+    let variant = record.variant;
+    let alternates: Vec<String> = variant.alternates.iter().map(|letters| text(letters)).collect();
+    let genotype: Vec<String> = variant.genotype.iter().map(u8::to_string).collect();
+    Disagreement {
+        contig: contig.to_owned(),
+        position: variant.position,
+        reference: text(&variant.reference),
+        alternates: alternates.join(","),
+        genotype: genotype.join("/"),
+        missed: record.from_truth,
+        genotype_error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genome::reference::{Contig, base_code};
+    use crate::genome::region::Region;
+
+    fn reference(letters: &str) -> Reference {
+        let bases = letters.bytes().map(base_code).collect();
+        Reference { contigs: vec![Contig { name: "c".into(), bases }] }
+    }
+
+    fn variant(position: u32, from: &str, to: &str, genotype: &[u8]) -> Variant {
+        Variant {
+            contig: 0,
+            position,
+            reference: from.into(),
+            alternates: to.split(',').map(|letters| letters.as_bytes().to_vec()).collect(),
+            quality: 50.0,
+            filters: Vec::new(),
+            genotype: genotype.to_vec(),
+            phase_set: None,
+            depth: 30,
+            allele_depths: Vec::new(),
+            genotype_quality: 50,
+            likelihoods: Vec::new(),
+            information: String::new(),
+        }
+    }
+
+    fn everything(reference: &Reference) -> Regions {
+        let end = reference.contigs[0].bases.len() as u32;
+        [Region { contig: "c".into(), start: 0, end }].into_iter().collect()
+    }
+
+    fn counts(score: &Score) -> [u64; 5] {
+        [score.found, score.missed, score.true_calls, score.false_calls, score.genotype_errors]
+    }
+
+    fn run(letters: &str, truth: &[Variant], calls: &[Variant]) -> Comparison {
+        let reference = reference(letters);
+        compare(&reference, truth, calls, &everything(&reference), 2)
+    }
+
+    const GENOME: &str = "ACGTTGCAAGCTTTTTTTTGCACCGATATATATATCGGACTTGACCATGCA";
+
+    #[test]
+    fn multiple_bases_equal_their_single_ones() {
+        let truth = [variant(4, "TG", "CC", &[0, 1])];
+        let calls = [variant(4, "T", "C", &[0, 1]), variant(5, "G", "C", &[0, 1])];
+        let comparison = run(GENOME, &truth, &calls);
+        assert_eq!(counts(&comparison.snp), [1, 0, 2, 0, 0]);
+        assert_eq!(comparison.snp.f1, 1.0);
+        assert!(comparison.disagreements.is_empty());
+    }
+
+    #[test]
+    fn a_deletion_may_stand_anywhere_in_its_repeat() {
+        let truth = [variant(10, "CT", "C", &[1, 1]), variant(25, "ATA", "A", &[0, 1])];
+        let calls = [variant(15, "TT", "T", &[1, 1]), variant(31, "TAT", "T", &[1, 0])];
+        let comparison = run(GENOME, &truth, &calls);
+        assert_eq!(counts(&comparison.indel), [2, 0, 2, 0, 0]);
+        assert_eq!(counts(&comparison.indel_by_length["1-5"]), [2, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn an_insertion_equals_the_substitutions_that_spell_it() {
+        // TTGAC with GG put before its second T and GA taken out is TGGTC.
+        let truth = [variant(40, "TTGAC", "TGGTC", &[0, 1])];
+        let calls = [variant(40, "T", "TGG", &[0, 1]), variant(41, "TGA", "T", &[0, 1])];
+        let comparison = run(GENOME, &truth, &calls);
+        assert_eq!(comparison.snp.found, 1);
+        assert_eq!(counts(&comparison.indel), [0, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn wrong_genotypes_are_both_missed_and_false() {
+        let truth = [variant(4, "T", "C", &[1, 1]), variant(20, "C", "G", &[0, 1])];
+        let calls = [variant(4, "T", "C", &[0, 1]), variant(20, "C", "T", &[0, 1])];
+        let comparison = run(GENOME, &truth, &calls);
+        assert_eq!(counts(&comparison.snp), [0, 2, 0, 2, 1]);
+        assert_eq!(comparison.snp.f1, 0.0);
+        assert_eq!(comparison.disagreements.len(), 4);
+    }
+
+    #[test]
+    fn a_false_call_leaves_its_neighbours_true() {
+        let truth = [variant(4, "T", "C", &[0, 1]), variant(8, "A", "T", &[1, 1])];
+        let calls = [
+            variant(4, "T", "C", &[0, 1]),
+            variant(6, "C", "CA", &[0, 1]),
+            variant(8, "A", "T", &[1, 1]),
+        ];
+        let comparison = run(GENOME, &truth, &calls);
+        assert_eq!(counts(&comparison.snp), [2, 0, 2, 0, 0]);
+        assert_eq!(counts(&comparison.indel), [0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn two_alternates_equal_two_records() {
+        let truth = [variant(10, "CT", "C,CTT", &[1, 2])];
+        let calls = [variant(11, "T", "TT", &[0, 1]), variant(17, "TT", "T", &[0, 1])];
+        let comparison = run(GENOME, &truth, &calls);
+        assert_eq!(counts(&comparison.indel), [1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn half_calls_filtered_calls_and_calls_outside_do_not_count() {
+        let reference = reference(GENOME);
+        let regions = [Region { contig: "c".into(), start: 0, end: 20 }].into_iter().collect();
+        let mut filtered = variant(8, "A", "T", &[1, 1]);
+        filtered.filters.push("LowQual");
+        let calls = [filtered, variant(30, "T", "A", &[1, 1]), variant(2, "G", "C", &[])];
+        let comparison = compare(&reference, &[], &calls, &regions, 2);
+        assert_eq!(counts(&comparison.snp), [0; 5]);
+        let haploid = compare(
+            &reference,
+            &[variant(4, "T", "C", &[1])],
+            &[variant(4, "T", "C", &[1])],
+            &regions,
+            1,
+        );
+        assert_eq!(counts(&haploid.snp), [1, 0, 1, 0, 0]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_set_agrees_with_itself(
+            places in proptest::collection::vec((1u32..45, 0usize..3, 0u8..2), 0..8)
+        ) {
+            let bases: Vec<u8> = GENOME.bytes().collect();
+            let mut taken = 0;
+            let mut set = Vec::new();
+            for (position, kind, hom) in std::collections::BTreeSet::from_iter(places) {
+                if position < taken { continue; }
+                let anchor = bases[position as usize] as char;
+                let next = bases[position as usize + 1] as char;
+                let (from, to) = match kind {
+                    0 => (anchor.to_string(), if anchor == 'A' { "C".into() } else { "A".into() }),
+                    1 => (format!("{anchor}{next}"), anchor.to_string()),
+                    _ => (anchor.to_string(), format!("{anchor}GT")),
+                };
+                taken = position + 3;
+                set.push(variant(position, &from, &to, &[hom, 1]));
+            }
+            let comparison = run(GENOME, &set, &set);
+            proptest::prop_assert_eq!(comparison.snp.missed + comparison.indel.missed, 0);
+            proptest::prop_assert_eq!(comparison.snp.false_calls + comparison.indel.false_calls, 0);
+        }
+    }
+}

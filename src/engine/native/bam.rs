@@ -1,0 +1,127 @@
+//! Alignments as BAM (SAM specification, section 4.2), coordinate-sorted.
+
+use std::io::Write;
+
+use super::aligned::AlignedRead;
+use super::extend::span;
+use super::place::{NOWHERE, UNMAPPED};
+use crate::engine::CallRequest;
+use crate::genome::Reference;
+use crate::genome::bgzf;
+
+/// Writes one BAM.
+pub struct BamWriter<W: Write> {
+    inner: bgzf::Writer<W>,
+    /// The `RG` tag of each read group.
+    tags: Vec<Vec<u8>>,
+    record: Vec<u8>,
+}
+
+impl<W: Write> BamWriter<W> {
+    /// Writes the header. Errors: the output's.
+    pub fn new(inner: W, request: &CallRequest<'_>, version: &str) -> std::io::Result<Self> {
+        let mut inner = bgzf::Writer::new(inner, 1);
+        inner.write_all(&header(request.reference, &header_text(request, version)))?;
+        inner.end_block()?;
+        let tag = |id: &String| [b"RGZ", id.as_bytes(), b"\0"].concat();
+        let tags = request.read_groups.iter().map(|group| tag(&group.id)).collect();
+        Ok(Self { inner, tags, record: Vec::new() })
+    }
+
+    /// Writes one read; reads come in coordinate order. Errors: the output's.
+    pub fn write(&mut self, read: &AlignedRead, name: &[u8]) -> std::io::Result<()> {
+        let record = &mut self.record;
+        record.clear();
+        let name = if name.is_empty() { b"*" } else { name };
+        let end = read.position.saturating_add(span(&read.cigar).max(1));
+        let bin = if read.contig == NOWHERE { 4680 } else { bin_of(read.position, end) };
+        record.extend(place(read.contig));
+        record.extend(place(read.position));
+        record.extend([name.len() as u8 + 1, read.mapping_quality]);
+        record.extend(bin.to_le_bytes());
+        record.extend((read.cigar.len() as u16).to_le_bytes());
+        record.extend(read.flags.to_le_bytes());
+        record.extend((read.bases.len() as u32).to_le_bytes());
+        record.extend(place(read.mate_contig));
+        record.extend(place(read.mate_position));
+        record.extend(read.template_length.to_le_bytes());
+        record.extend_from_slice(name);
+        record.push(0);
+        record.extend(read.cigar.iter().flat_map(|op| op.to_le_bytes()));
+        let nibble = |base: &u8| [1u8, 2, 4, 8, 15][usize::from(*base).min(4)];
+        record.extend(
+            read.bases.chunks(2).map(|two| nibble(&two[0]) << 4 | two.get(1).map_or(0, nibble)),
+        );
+        record.extend_from_slice(&read.qualities);
+        if let Some(tag) = self.tags.get(usize::from(read.read_group)) {
+            record.extend_from_slice(tag);
+        }
+        self.inner.write_all(&(record.len() as u32).to_le_bytes())?;
+        self.inner.write_all(record)
+    }
+
+    /// Writes what is left. Errors: the output's.
+    pub fn finish(self) -> std::io::Result<W> {
+        self.inner.finish()
+    }
+}
+
+fn place(number: u32) -> [u8; 4] {
+    // Both "nowhere" and the format's -1 have all bits set.
+    number.to_le_bytes()
+}
+
+fn header(reference: &Reference, text: &str) -> Vec<u8> {
+    let mut out = b"BAM\x01".to_vec();
+    out.extend((text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+    out.extend((reference.contigs.len() as u32).to_le_bytes());
+    for contig in &reference.contigs {
+        out.extend((contig.name.len() as u32 + 1).to_le_bytes());
+        out.extend_from_slice(contig.name.as_bytes());
+        out.push(0);
+        out.extend((contig.bases.len() as u32).to_le_bytes());
+    }
+    out
+}
+
+fn header_text(request: &CallRequest<'_>, version: &str) -> String {
+    use std::fmt::Write;
+    let mut text = String::from("@HD\tVN:1.6\tSO:coordinate\n");
+    // Writing to a String cannot fail.
+    for contig in &request.reference.contigs {
+        let _ = writeln!(text, "@SQ\tSN:{}\tLN:{}", contig.name, contig.bases.len());
+    }
+    for group in &request.read_groups {
+        let _ = write!(text, "@RG\tID:{}", group.id);
+        let fields = [
+            ("SM", &group.sample),
+            ("LB", &group.library),
+            ("PU", &group.unit),
+            ("PL", &group.platform),
+        ];
+        for (key, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+            let _ = write!(text, "\t{key}:{value}");
+        }
+        text.push('\n');
+    }
+    let command = request.command_line.replace(['\t', '\n'], " ");
+    let _ = writeln!(text, "@PG\tID:dsgd\tPN:dsgd\tVN:{version}\tCL:{command}");
+    text
+}
+
+/// The bin of `[start, end)` in the UCSC scheme (SAM specification, section 5.3).
+fn bin_of(start: u32, end: u32) -> u16 {
+    let last = end.saturating_sub(1);
+    for (shift, offset) in [(14, 4681), (17, 585), (20, 73), (23, 9), (26, 1)] {
+        if start >> shift == last >> shift {
+            return (offset + (start >> shift)) as u16;
+        }
+    }
+    0
+}
+
+/// Whether a read belongs at the end of the file.
+pub fn unplaced(read: &AlignedRead) -> bool {
+    read.flags & UNMAPPED != 0 && read.contig == NOWHERE
+}

@@ -1,0 +1,301 @@
+//! The genotype of a window: which haplotypes the sample has, and what that says of each site.
+
+use std::sync::LazyLock;
+
+use super::haplotype::{Event, Haplotype, Stretch};
+use super::likelihood::Testimony;
+use super::repeat::{artefact_prior, indel_prior, tract_at};
+use crate::kernel::pairhmm::PER_PHRED;
+
+/// Prior against a heterozygous substitution, in Phred: one base in a thousand.
+const SUBSTITUTION_PRIOR: i32 = 30;
+/// Homozygous sites are half as frequent as heterozygous ones.
+const HOMOZYGOUS_PRIOR: i32 = 3;
+
+/// How improbable it is, in Phred, that errors alone make many reads show a substitution.
+const SUBSTITUTION_ARTEFACT: i32 = 50;
+
+const FAR: i64 = i64::MAX / 4;
+
+/// Penalty of a base or a read that comes from either of two haplotypes.
+struct Sum {
+    /// What the smaller penalty loses, by the difference to the greater.
+    gain: Vec<i32>,
+    half: i32,
+}
+
+static SUM: LazyLock<Sum> = LazyLock::new(|| {
+    let scale = f64::from(PER_PHRED) * 10.0;
+    let gain = (0..24 * PER_PHRED)
+        .map(|difference| {
+            ((1.0 + 10f64.powf(-f64::from(difference) / scale)).log10() * scale).round() as i32
+        })
+        .collect();
+    Sum { gain, half: (2f64.log10() * scale).round() as i32 }
+});
+
+impl Sum {
+    #[inline]
+    fn either(&self, a: i32, b: i32) -> i32 {
+        let gain = self.gain.get(a.abs_diff(b) as usize).copied().unwrap_or(0);
+        a.min(b) + self.half - gain
+    }
+}
+
+/// One or two haplotypes and what they cost.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    haplotypes: [usize; 2],
+    /// Of the reads.
+    reads: i64,
+    /// Of the events.
+    prior: i64,
+}
+
+/// A site's allele on a haplotype.
+const REFERENCE_ALLELE: usize = 0;
+const OTHER_ALLELE: usize = usize::MAX;
+
+/// A called site before it becomes a record.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    /// The alternative alleles.
+    pub(super) events: Vec<Event>,
+    /// Allele of each copy, 0 the reference; ascending.
+    pub(super) genotype: Vec<u8>,
+    /// Penalty of no alternative allele at all, beyond the best.
+    pub(super) quality: i64,
+    /// Penalty of the second best genotype beyond the best.
+    pub(super) genotype_quality: i64,
+    /// Penalties of the genotypes in VCF order, the least is 0.
+    pub(super) likelihoods: Vec<i64>,
+    /// Index of the allele of each testimony, where one is clearly better.
+    pub(super) alleles: Vec<Option<usize>>,
+    /// Whether the quality is what the balance of the alleles leaves.
+    pub(super) unbalanced: bool,
+}
+
+/// The sites of the best genotype whose events lie in `[start, end)`.
+pub(super) fn sites(
+    stretch: Stretch<'_>,
+    haplotypes: &[Haplotype],
+    testimonies: &[Testimony],
+    ploidy: u8,
+    range: std::ops::Range<u32>,
+) -> Vec<Site> {
+    let pairs = pairs(stretch, haplotypes, testimonies, ploidy);
+    let cost = |pair: &Pair| pair.reads + pair.prior;
+    let Some(best) = pairs.iter().min_by_key(|pair| cost(pair)).copied() else {
+        return Vec::new();
+    };
+    let mut events: Vec<&Event> = best
+        .haplotypes
+        .iter()
+        .flat_map(|&at| &haplotypes[at].events)
+        .filter(|event| range.contains(&event.position))
+        .collect();
+    events.sort();
+    events.dedup();
+    let mut sites = Vec::new();
+    for group in events.chunk_by(|a, b| a.position == b.position && a.is_indel() == b.is_indel()) {
+        let group: Vec<Event> = group.iter().map(|&event| event.clone()).collect();
+        sites.push(site(stretch, group, haplotypes, testimonies, &pairs, best, ploidy));
+    }
+    sites
+}
+
+fn pairs(
+    stretch: Stretch<'_>,
+    haplotypes: &[Haplotype],
+    testimonies: &[Testimony],
+    ploidy: u8,
+) -> Vec<Pair> {
+    let sum = &*SUM;
+    let mut pairs = Vec::with_capacity(haplotypes.len() * (haplotypes.len() + 1) / 2);
+    for first in 0..haplotypes.len() {
+        for second in first..haplotypes.len() {
+            if ploidy == 1 && first != second {
+                continue;
+            }
+            let reads = testimonies
+                .iter()
+                .map(|testimony| {
+                    let (a, b) = (testimony.penalties[first], testimony.penalties[second]);
+                    i64::from(if first == second { a } else { sum.either(a, b) })
+                })
+                .sum();
+            let prior = prior(stretch, &haplotypes[first], &haplotypes[second]);
+            pairs.push(Pair { haplotypes: [first, second], reads, prior });
+        }
+    }
+    pairs
+}
+
+fn prior(stretch: Stretch<'_>, first: &Haplotype, second: &Haplotype) -> i64 {
+    let mut sum = 0;
+    for event in &first.events {
+        let both = second.events.contains(event);
+        sum += event_prior(stretch, event) + if both { HOMOZYGOUS_PRIOR } else { 0 };
+    }
+    for event in &second.events {
+        if !first.events.contains(event) {
+            sum += event_prior(stretch, event);
+        }
+    }
+    i64::from(sum * PER_PHRED)
+}
+
+fn event_prior(stretch: Stretch<'_>, event: &Event) -> i32 {
+    if event.is_indel() {
+        indel_prior(tract_at(stretch.bases, (event.position - stretch.start) as usize))
+    } else {
+        SUBSTITUTION_PRIOR
+    }
+}
+
+fn site(
+    stretch: Stretch<'_>,
+    events: Vec<Event>,
+    haplotypes: &[Haplotype],
+    testimonies: &[Testimony],
+    pairs: &[Pair],
+    best: Pair,
+    ploidy: u8,
+) -> Site {
+    let alleles: Vec<usize> =
+        haplotypes.iter().map(|haplotype| allele_of(haplotype, &events)).collect();
+    let count = events.len() + 1;
+    let mut likelihoods = vec![FAR; if ploidy == 1 { count } else { count * (count + 1) / 2 }];
+    let (mut without, mut second) = (FAR, FAR);
+    let genotype_of = |pair: &Pair| {
+        let [a, b] = pair.haplotypes.map(|at| alleles[at]);
+        (a.min(b), a.max(b))
+    };
+    let called = genotype_of(&best);
+    let lowest = best.reads + best.prior;
+    for pair in pairs {
+        let (a, b) = genotype_of(pair);
+        let cost = pair.reads + pair.prior;
+        if (a, b) == (REFERENCE_ALLELE, REFERENCE_ALLELE) {
+            without = without.min(cost);
+        }
+        if (a, b) != called {
+            second = second.min(cost);
+        }
+        if b < count {
+            let own = own_prior(stretch, &events, a, b);
+            let index = if ploidy == 1 { a } else { b * (b + 1) / 2 + a };
+            likelihoods[index] = likelihoods[index].min(cost - own);
+        }
+    }
+    let least = likelihoods.iter().copied().min().unwrap_or(0);
+    likelihoods.iter_mut().for_each(|likelihood| *likelihood -= least);
+    let genotype =
+        if ploidy == 1 { vec![called.0 as u8] } else { vec![called.0 as u8, called.1 as u8] };
+    let alleles = testimonies
+        .iter()
+        .map(|testimony| allele_of_testimony(testimony, &alleles, count, best, &events))
+        .collect();
+    let mut site = Site {
+        events,
+        genotype,
+        quality: without - lowest,
+        genotype_quality: second - lowest,
+        likelihoods,
+        alleles,
+        unbalanced: false,
+    };
+    weigh_balance(stretch, &mut site);
+    site
+}
+
+/// Weighs a heterozygous genotype against the suspicion that its rarer allele is an error that
+/// many reads share: their number would then be anything, not about a half.
+fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
+    let &[a, b] = &site.genotype[..] else { return };
+    if a == b || usize::from(b) > site.events.len() {
+        return;
+    }
+    let depth =
+        |allele: u8| site.alleles.iter().filter(|seen| **seen == Some(usize::from(allele))).count();
+    let (common, rare) = if depth(a) >= depth(b) { (a, b) } else { (b, a) };
+    let unbalance = unbalance(depth(common), depth(rare));
+    let change = |allele: u8| {
+        let event = allele.checked_sub(1).and_then(|at| site.events.get(usize::from(at)));
+        event.map_or(0, |event| event.inserted.len() as i64 - i64::from(event.removed))
+    };
+    let event = &site.events[usize::from(rare.max(common).max(1)) - 1];
+    let suspicion = if site.events.iter().any(Event::is_indel) {
+        let tract = tract_at(stretch.bases, (event.position - stretch.start) as usize);
+        artefact_prior(tract, change(common).abs_diff(change(rare)) as usize)
+    } else {
+        SUBSTITUTION_ARTEFACT
+    };
+    let margin = i64::from(suspicion * PER_PHRED) - unbalance;
+    site.genotype_quality = site.genotype_quality.min(margin.abs());
+    if common == 0 {
+        site.unbalanced = margin < site.quality;
+        site.quality = site.quality.min(margin);
+    } else if margin < 0 {
+        site.genotype = vec![common; 2];
+    }
+}
+
+/// Penalty of the counts at one half each, beyond that at the share they have.
+fn unbalance(common: usize, rare: usize) -> i64 {
+    let all = (common + rare) as f64;
+    let term = |count: usize| {
+        if count == 0 { 0.0 } else { count as f64 * (2.0 * count as f64 / all).log10() }
+    };
+    ((term(common) + term(rare)) * 10.0 * f64::from(PER_PHRED)).round() as i64
+}
+
+fn allele_of(haplotype: &Haplotype, events: &[Event]) -> usize {
+    let here = haplotype.events.iter().find(|event| {
+        event.position == events[0].position && event.is_indel() == events[0].is_indel()
+    });
+    match here {
+        None => REFERENCE_ALLELE,
+        Some(event) => {
+            events.iter().position(|known| known == event).map_or(OTHER_ALLELE, |at| at + 1)
+        }
+    }
+}
+
+/// What the site itself adds to the prior of a genotype.
+fn own_prior(stretch: Stretch<'_>, events: &[Event], a: usize, b: usize) -> i64 {
+    let of = |allele: usize| {
+        if allele == 0 { 0 } else { event_prior(stretch, &events[allele - 1]) }
+    };
+    let sum = if a == b && a > 0 { of(a) + HOMOZYGOUS_PRIOR } else { of(a) + of(b) };
+    i64::from(sum * PER_PHRED)
+}
+
+/// The allele that a template clearly has; `None` when it does not cover the site.
+fn allele_of_testimony(
+    testimony: &Testimony,
+    alleles: &[usize],
+    count: usize,
+    best: Pair,
+    events: &[Event],
+) -> Option<usize> {
+    let end = events.iter().map(Event::end).max()?;
+    if testimony.start > events[0].position || testimony.end < end {
+        return None;
+    }
+    let mut penalties = vec![i32::MAX; count];
+    for allele in 0..count {
+        let called = best.haplotypes.iter().filter(|&&at| alleles[at] == allele);
+        let penalty = called.map(|&at| testimony.penalties[at]).min().or_else(|| {
+            let any = alleles.iter().zip(&testimony.penalties);
+            any.filter(|&(&of, _)| of == allele).map(|(_, &penalty)| penalty).min()
+        });
+        penalties[allele] = penalty.unwrap_or(i32::MAX);
+    }
+    let (at, &least) = penalties.iter().enumerate().min_by_key(|&(_, &penalty)| penalty)?;
+    let clear = penalties
+        .iter()
+        .enumerate()
+        .all(|(other, &penalty)| other == at || penalty.saturating_sub(least) > PER_PHRED);
+    clear.then_some(at)
+}

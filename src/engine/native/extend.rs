@@ -1,0 +1,298 @@
+//! Extending a candidate over the whole read: by counting mismatches where that decides, by
+//! banded alignment where a gap may explain more.
+
+use super::aligned::CigarOp;
+use super::candidate::{Candidate, GAP_BASES_MAX};
+use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord, WORDS_MAX};
+use crate::device::cpu;
+use crate::device::cpu::align::Rows;
+use crate::kernel::align::{self, Matrix, Placement, Scores, Step};
+
+/// A read laid on the reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Whether the read's reverse complement lies there.
+    pub reverse: bool,
+    /// Global position where the oriented read would begin, were nothing clipped.
+    pub start: u32,
+    /// Global position where it would end, were nothing clipped.
+    pub end: u32,
+    /// Points.
+    pub score: i32,
+    /// First oriented read base that is aligned.
+    pub query_start: u32,
+    /// One past the last.
+    pub query_end: u32,
+    /// Whether a gap may give a better score.
+    pub doubtful: bool,
+    /// The candidate's lowest and highest diagonal.
+    pub diagonals: (u32, u32),
+    /// The columns when there are gaps.
+    pub runs: Option<Box<[(Step, u32)]>>,
+}
+
+/// One read in the forms that the steps need.
+#[derive(Clone, Copy)]
+pub struct ReadView<'a> {
+    /// Base codes as sequenced.
+    pub codes: &'a [u8],
+    /// Bit planes as sequenced, then of the reverse complement.
+    pub words: &'a [ReadWord],
+}
+
+impl<'a> ReadView<'a> {
+    /// Bit planes of one orientation.
+    #[inline(always)]
+    pub fn oriented(&self, reverse: bool) -> &'a [ReadWord] {
+        let (forward, backward) = self.words.split_at(self.words.len() / 2);
+        if reverse { backward } else { forward }
+    }
+}
+
+/// Mismatches closer than this to each other may be the mark of a gap.
+const SUSPICIOUS_BASES: u32 = 12;
+
+/// Lays a read on a candidate's diagonal without gaps.
+#[inline]
+pub fn ungapped(
+    genome: &PackedGenome,
+    read: &ReadView<'_>,
+    candidate: &Candidate,
+    scores: &Scores,
+) -> Hit {
+    let words = read.oriented(candidate.reverse);
+    let mut marks = [0u64; WORDS_MAX];
+    let marks = &mut marks[..words.len()];
+    genome.mismatches(words, candidate.diagonal, marks);
+    let length = read.codes.len() as u32;
+    let (score, query_start, query_end, crowded) = best_segment(marks, length, scores);
+    let clean = length as i32 - i32::from(scores.gap_open + scores.gap_extend);
+    let gap_seen = candidate.low != candidate.high;
+    Hit {
+        reverse: candidate.reverse,
+        start: candidate.diagonal,
+        end: candidate.diagonal.wrapping_add(length),
+        score,
+        query_start,
+        query_end,
+        doubtful: score < clean && (crowded || gap_seen),
+        diagonals: (candidate.low, candidate.high),
+        runs: None,
+    }
+}
+
+/// The best stretch between mismatches: its score, its ends, and whether mismatches crowd.
+#[inline]
+fn best_segment(marks: &[u64], length: u32, scores: &Scores) -> (i32, u32, u32, bool) {
+    let (clip, drop) = (i32::from(scores.clip), i32::from(scores.mismatch));
+    let mut best = (i32::MIN, 0, 0);
+    let (mut points, mut start, mut behind) = (0, 0, 0u32);
+    let mut crowded = false;
+    for (word, &mark) in (0u32..).zip(marks) {
+        let mut mark = mark;
+        while mark != 0 {
+            let at = word * 64 + mark.trailing_zeros();
+            mark &= mark - 1;
+            crowded |= at - behind < SUSPICIOUS_BASES && behind > 0;
+            points += (at - behind) as i32 * i32::from(scores.matched);
+            if points - clip > best.0 {
+                best = (points - clip, start, at);
+            }
+            points -= drop;
+            if points < -clip {
+                (points, start) = (-clip, at + 1);
+            }
+            behind = at + 1;
+        }
+    }
+    crowded |= behind > 0 && length - behind < SUSPICIOUS_BASES / 2;
+    points += (length - behind) as i32 * i32::from(scores.matched);
+    if points >= best.0 {
+        best = (points, start, length);
+    }
+    (best.0, best.1, best.2, crowded)
+}
+
+/// Memory for banded alignments.
+#[derive(Default)]
+pub struct Bench {
+    matrix: Matrix,
+    rows: Rows,
+    query: Vec<u8>,
+    target: Vec<u8>,
+}
+
+impl Bench {
+    /// Aligns a doubtful hit with gaps and keeps the better of the two.
+    pub fn refine(
+        &mut self,
+        genome: &PackedGenome,
+        read: &ReadView<'_>,
+        hit: &mut Hit,
+        scores: &Scores,
+    ) {
+        hit.doubtful = false;
+        let length = read.codes.len();
+        let clipped = hit.query_start.max(length as u32 - hit.query_end);
+        // A gap costs its opening and its length, and must gain more than that.
+        let pad = clipped.saturating_sub(8).clamp(10, GAP_BASES_MAX);
+        let low = hit.diagonals.0.saturating_sub(pad);
+        let width = (hit.diagonals.1 + pad - low + 1) as usize;
+        self.target.clear();
+        genome.unpack(low, length + width - 1, &mut self.target);
+        self.query.clear();
+        if hit.reverse {
+            let complement = |&code: &u8| if code < 4 { 3 - code } else { 4 };
+            self.query.extend(read.codes.iter().rev().map(complement));
+        } else {
+            self.query.extend_from_slice(read.codes);
+        }
+        let (matrix, rows) = (&mut self.matrix, &mut self.rows);
+        let placed = cpu::align::align(&self.query, &self.target, scores, matrix, rows);
+        if let Some(placed) = placed.filter(|placed| placed.score > hit.score) {
+            replace(hit, low, length, placed);
+        }
+    }
+}
+
+fn replace(hit: &mut Hit, low: u32, length: usize, placed: Placement) {
+    let spanned: u32 =
+        placed.runs.iter().filter(|run| run.0 != Step::Insertion).map(|run| run.1).sum();
+    let first = low + placed.target_start as u32;
+    hit.score = placed.score;
+    hit.query_start = placed.query_start as u32;
+    hit.query_end = placed.query_end as u32;
+    hit.start = first.wrapping_sub(hit.query_start);
+    hit.end = first + spanned + (length as u32 - hit.query_end);
+    hit.runs = Some(placed.runs.into_boxed_slice());
+}
+
+impl Hit {
+    /// Global position of the first aligned base.
+    pub fn position(&self) -> u32 {
+        self.start.wrapping_add(self.query_start)
+    }
+
+    /// The alignment as a CIGAR, clips included.
+    pub fn cigar(&self, length: u32) -> Vec<CigarOp> {
+        let mut cigar = Vec::with_capacity(3);
+        let mut add = |count: u32, code: u32| {
+            if count > 0 {
+                cigar.push(count << 4 | code);
+            }
+        };
+        add(self.query_start, SOFT_CLIP);
+        match &self.runs {
+            None => add(self.query_end - self.query_start, MATCH),
+            Some(runs) => {
+                for &(step, count) in runs {
+                    add(count, code_of(step));
+                }
+            }
+        }
+        add(length - self.query_end, SOFT_CLIP);
+        cigar
+    }
+}
+
+/// CIGAR code `M`.
+pub const MATCH: u32 = 0;
+/// CIGAR code `I`.
+pub const INSERTION: u32 = 1;
+/// CIGAR code `D`.
+pub const DELETION: u32 = 2;
+/// CIGAR code `S`.
+pub const SOFT_CLIP: u32 = 4;
+
+fn code_of(step: Step) -> u32 {
+    match step {
+        Step::Match => MATCH,
+        Step::Insertion => INSERTION,
+        Step::Deletion => DELETION,
+    }
+}
+
+/// Reference bases that a CIGAR spans.
+pub fn span(cigar: &[CigarOp]) -> u32 {
+    cigar.iter().filter(|&&op| matches!(op & 15, MATCH | DELETION)).map(|op| op >> 4).sum()
+}
+
+/// Clips an alignment to the reference range `[low, high)`; `None` when nothing is left of it.
+///
+/// Gaps that come to lie at an end are clipped or dropped with what was cut.
+pub fn trim(position: u32, cigar: &[CigarOp], low: u32, high: u32) -> Option<(u32, Vec<CigarOp>)> {
+    // What is kept of each operation: (index, first read base, first reference base, count).
+    let mut kept: Vec<(usize, u32, u32, u32)> = Vec::with_capacity(cigar.len());
+    let (mut query, mut at) = (0, position);
+    for (index, &op) in cigar.iter().enumerate() {
+        let (count, code) = (op >> 4, op & 15);
+        if code == MATCH {
+            let (first, end) = (at.max(low), (at + count).min(high));
+            if first < end {
+                kept.push((index, query + first - at, first, end - first));
+            }
+        }
+        query += if code == DELETION { 0 } else { count };
+        at += if matches!(code, MATCH | DELETION) { count } else { 0 };
+    }
+    let (&first, &last) = (kept.first()?, kept.last()?);
+    let mut out = Vec::with_capacity(cigar.len() + 2);
+    if first.1 > 0 {
+        out.push(first.1 << 4 | SOFT_CLIP);
+    }
+    let mut matches = kept.iter();
+    for &op in &cigar[first.0..=last.0] {
+        let count = if op & 15 == MATCH { matches.next().map_or(0, |run| run.3) } else { op >> 4 };
+        out.push(count << 4 | op & 15);
+    }
+    let behind = query - last.1 - last.3;
+    if behind > 0 {
+        out.push(behind << 4 | SOFT_CLIP);
+    }
+    Some((first.2, out))
+}
+
+const _: () = assert!(READ_BASES_MAX <= align::QUERY_BASES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn trimming_clips_what_lies_outside() {
+        let cigar = [10 << 4 | MATCH, 3 << 4 | INSERTION, 10 << 4 | MATCH, 5 << 4 | SOFT_CLIP];
+        let whole = trim(100, &cigar, 0, 1000).unwrap();
+        assert_eq!(whole, (100, cigar.to_vec()));
+        let right = trim(100, &cigar, 0, 110).unwrap();
+        assert_eq!(right, (100, vec![10 << 4 | MATCH, 18 << 4 | SOFT_CLIP]));
+        let left = trim(100, &cigar, 112, 1000).unwrap();
+        assert_eq!(left, (112, vec![15 << 4 | SOFT_CLIP, 8 << 4 | MATCH, 5 << 4 | SOFT_CLIP]));
+        assert_eq!(trim(100, &cigar, 200, 300), None);
+        assert_eq!(trim(100, &cigar, 0, 50), None);
+    }
+
+    proptest! {
+        #[test]
+        fn trimming_keeps_every_base_and_stays_inside(
+            runs in proptest::collection::vec((1u32..9, 0u32..3), 1..7),
+            clips in (0u32..4, 0u32..4), low in 90u32..130, width in 0u32..40,
+        ) {
+            let mut cigar = vec![5 << 4 | MATCH];
+            cigar.extend(runs.iter().map(|run| run.0 << 4 | run.1));
+            cigar.push(4 << 4 | MATCH);
+            if clips.0 > 0 { cigar.insert(0, clips.0 << 4 | SOFT_CLIP); }
+            if clips.1 > 0 { cigar.push(clips.1 << 4 | SOFT_CLIP); }
+            let bases = |cigar: &[u32]| -> u32 {
+                cigar.iter().filter(|&&op| op & 15 != DELETION).map(|op| op >> 4).sum()
+            };
+            if let Some((position, trimmed)) = trim(100, &cigar, low, low + width) {
+                prop_assert_eq!(bases(&trimmed), bases(&cigar));
+                prop_assert!(position >= low.max(100) && position + span(&trimmed) <= low + width);
+                let inner: Vec<u32> =
+                    trimmed.iter().map(|op| op & 15).filter(|&code| code != SOFT_CLIP).collect();
+                prop_assert!(inner[0] == MATCH && inner[inner.len() - 1] == MATCH);
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Ordering without a global sort: reads are dropped into bins by position as they are placed, and
+//! each bin is put in order when its region is called.
+
+use zeroize::Zeroize;
+
+use super::aligned::AlignedRead;
+use super::duplicates::Duplicates;
+use super::place::{DUPLICATE, LAST, UNMAPPED};
+use super::record::Packed;
+use crate::genome::Reference;
+
+/// Width of a bin, which is also that of the regions that are called at once.
+pub const BIN_BASES: u32 = 1 << 15;
+
+/// The bin of reads that lie nowhere.
+pub const UNPLACED: usize = 0;
+
+const BLOCK_BYTES_MIN: usize = 1 << 10;
+const BLOCK_BYTES_MAX: usize = 1 << 18;
+
+/// Where bins begin: 0 holds what is unplaced, then each contig has its own.
+#[derive(Clone, Debug)]
+pub struct BinMap {
+    firsts: Vec<usize>,
+    count: usize,
+}
+
+impl BinMap {
+    /// The bins of a reference.
+    pub fn new(reference: &Reference) -> Self {
+        let mut count = UNPLACED + 1;
+        let mut firsts = Vec::with_capacity(reference.contigs.len());
+        for contig in &reference.contigs {
+            firsts.push(count);
+            count += contig.bases.len() / BIN_BASES as usize + 1;
+        }
+        Self { firsts, count }
+    }
+
+    /// The bin of a position.
+    pub fn bin(&self, contig: u32, position: u32) -> usize {
+        let first = self.firsts.get(contig as usize);
+        first.map_or(UNPLACED, |first| first + (position / BIN_BASES) as usize)
+    }
+
+    /// Number of bins.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// Packed reads by bin. Wiped when dropped.
+pub struct Bins {
+    map: BinMap,
+    blocks: Vec<Vec<Vec<u8>>>,
+}
+
+impl Bins {
+    /// Empty bins.
+    pub fn new(map: BinMap) -> Self {
+        let blocks = vec![Vec::new(); map.count()];
+        Self { map, blocks }
+    }
+
+    /// Adds one packed read to a bin.
+    pub fn add(&mut self, bin: usize, packed: &[u8]) {
+        let blocks = &mut self.blocks[bin];
+        match blocks.last_mut() {
+            Some(block) if block.capacity() - block.len() >= packed.len() => {
+                block.extend_from_slice(packed);
+            }
+            last => {
+                // Blocks never grow, so no copy is left behind in freed memory; each is twice the
+                // one before, so that small bins stay small.
+                let size = last.map_or(BLOCK_BYTES_MIN, |block| block.capacity() * 2);
+                let size = size.clamp(packed.len(), BLOCK_BYTES_MAX.max(packed.len()));
+                let mut block = Vec::with_capacity(size);
+                block.extend_from_slice(packed);
+                blocks.push(block);
+            }
+        }
+    }
+
+    /// Reads that overlap `[start, end)` of a contig, in order of position, template and mate.
+    ///
+    /// Reads span less than a bin, so those that overlap begin in the bins of the range or the one
+    /// before.
+    pub fn overlapping(
+        &self,
+        contig: u32,
+        start: u32,
+        end: u32,
+        duplicates: &Duplicates,
+    ) -> Vec<AlignedRead> {
+        let mut reads = Vec::new();
+        let first = self.map.bin(contig, start.saturating_sub(BIN_BASES));
+        let last = self.map.bin(contig, end.saturating_sub(1)).min(self.last_bin(contig));
+        for bin in first..=last {
+            for packed in self.packed(bin) {
+                let position = packed.position();
+                let overlaps = position < end && position + packed.span() > start;
+                if overlaps && packed.flags() & UNMAPPED == 0 {
+                    reads.push(marked(&packed, duplicates));
+                }
+            }
+        }
+        reads.sort_unstable_by_key(order_of);
+        reads
+    }
+
+    /// Whether any read begins in the bins that [`overlapping`](Self::overlapping) looks at.
+    pub fn any_near(&self, contig: u32, start: u32, end: u32) -> bool {
+        let first = self.map.bin(contig, start.saturating_sub(BIN_BASES));
+        let last = self.map.bin(contig, end.saturating_sub(1)).min(self.last_bin(contig));
+        self.blocks[first..=last].iter().any(|blocks| !blocks.is_empty())
+    }
+
+    /// All reads of a bin in order, with their names.
+    pub fn ordered(&self, bin: usize, duplicates: &Duplicates) -> Vec<(AlignedRead, &[u8])> {
+        let named = |packed: Packed<'_>| marked(&packed, duplicates);
+        let mut reads: Vec<_> =
+            self.packed(bin).map(|packed| (named(packed), packed.name())).collect();
+        reads.sort_unstable_by_key(|(read, _)| order_of(read));
+        reads
+    }
+
+    /// Number of bins.
+    pub fn count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn last_bin(&self, contig: u32) -> usize {
+        let next = self.map.firsts.get(contig as usize + 1).copied();
+        next.unwrap_or(self.map.count).saturating_sub(1)
+    }
+
+    fn packed(&self, bin: usize) -> impl Iterator<Item = Packed<'_>> {
+        self.blocks[bin].iter().flat_map(|block| {
+            let mut rest = &block[..];
+            std::iter::from_fn(move || {
+                let (packed, behind) = Packed::split(rest)?;
+                rest = behind;
+                Some(packed)
+            })
+        })
+    }
+}
+
+fn marked(packed: &Packed<'_>, duplicates: &Duplicates) -> AlignedRead {
+    let mut read = packed.unpack();
+    if read.flags & UNMAPPED == 0 && duplicates.contains(read.template) {
+        read.flags |= DUPLICATE;
+    }
+    read
+}
+
+fn order_of(read: &AlignedRead) -> (u32, u64, bool) {
+    (read.position, read.template, read.flags & LAST != 0)
+}
+
+impl Drop for Bins {
+    fn drop(&mut self) {
+        for block in self.blocks.iter_mut().flatten() {
+            block[..].zeroize();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::duplicates::Collector;
+    use super::super::record::pack;
+    use super::super::simulate::{Random, reference_of};
+    use super::*;
+
+    fn read(template: u64, contig: u32, position: u32) -> AlignedRead {
+        AlignedRead {
+            template,
+            flags: 0,
+            contig,
+            position,
+            mapping_quality: 60,
+            cigar: vec![100 << 4],
+            bases: vec![1; 100],
+            qualities: vec![30; 100],
+            mate_contig: u32::MAX,
+            mate_position: u32::MAX,
+            template_length: 0,
+            read_group: 0,
+        }
+    }
+
+    #[test]
+    fn a_region_gets_the_reads_that_overlap_it_in_order() {
+        let reference = reference_of(&[vec![0; 100_000], vec![0; 40_000]]);
+        let map = BinMap::new(&reference);
+        let mut bins = Bins::new(map.clone());
+        let mut random = Random::new(2);
+        let mut all = Vec::new();
+        for template in 0..3000 {
+            let contig = random.below(2) as u32;
+            let length = reference.contigs[contig as usize].bases.len();
+            all.push(read(template, contig, random.below(length - 100) as u32));
+        }
+        for read in &all {
+            let mut bytes = Vec::new();
+            pack(read, b"name", &mut bytes);
+            bins.add(map.bin(read.contig, read.position), &bytes);
+        }
+        all.sort_by_key(|read| (read.position, read.template));
+        let duplicates = Collector::new().mark(1);
+        for (contig, start, end) in [
+            (0, 0, 1000),
+            (0, 32_760, 65_600),
+            (0, 99_000, 101_000),
+            (1, 0, 40_000),
+            (1, 32_800, 32_801),
+        ] {
+            let found = bins.overlapping(contig, start, end, &duplicates);
+            let overlaps = |read: &&AlignedRead| {
+                read.contig == contig && read.position < end && read.position + 100 > start
+            };
+            let expected: Vec<AlignedRead> = all.iter().filter(overlaps).cloned().collect();
+            assert_eq!(found, expected, "{contig} {start} {end}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The reference as bit planes: 64 bases a word, so that a read is compared in a few operations.
+
+use crate::device::cpu::pages;
+use crate::genome::Reference;
+
+/// Longest read that is mapped, in bases; longer ones stay unmapped.
+pub const READ_BASES_MAX: usize = 1024;
+
+/// Unknown bases before each contig and behind the last: no read can lie on two contigs.
+const GAP_BASES: u64 = 2 * READ_BASES_MAX as u64;
+
+/// Words that hold the longest read.
+pub const WORDS_MAX: usize = READ_BASES_MAX / 64;
+
+/// The two bits of 64 base codes, and which of them are unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    low: u64,
+    high: u64,
+    unknown: u64,
+}
+
+/// A read's bases as bit planes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadWord {
+    bases: Word,
+    /// Which of the 64 places hold a base.
+    valid: u64,
+}
+
+/// A reference in one coordinate space, contigs apart by unknown bases.
+#[derive(Debug)]
+pub struct PackedGenome {
+    words: Vec<Word>,
+    starts: Vec<u32>,
+    lengths: Vec<u32>,
+}
+
+/// Gathers bit 0 of each of eight bytes into one byte, the first byte's bit lowest.
+#[inline(always)]
+fn gather(bytes: u64) -> u64 {
+    (bytes & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+/// Packs up to 64 base codes.
+#[inline(always)]
+fn pack(codes: &[u8]) -> Word {
+    let mut word = Word::default();
+    for (group, eight) in codes.chunks(8).enumerate() {
+        let mut bytes = [0; 8];
+        bytes[..eight.len()].copy_from_slice(eight);
+        let bytes = u64::from_le_bytes(bytes);
+        word.low |= gather(bytes) << (8 * group);
+        word.high |= gather(bytes >> 1) << (8 * group);
+        word.unknown |= gather(bytes >> 2) << (8 * group);
+    }
+    word
+}
+
+/// Packs a read's codes forward, then its reverse complement: `2 * length.div_ceil(64)` words.
+pub fn pack_read(codes: &[u8], out: &mut Vec<ReadWord>) {
+    let first = out.len();
+    for chunk in codes.chunks(64) {
+        let valid = u64::MAX >> (64 - chunk.len());
+        out.push(ReadWord { bases: pack(chunk), valid });
+    }
+    let count = out.len() - first;
+    let shift = (count * 64 - codes.len()) as u32;
+    for i in 0..count {
+        let here = reversed(&out[first + count - 1 - i]);
+        let next = if i + 1 < count { reversed(&out[first + count - 2 - i]) } else { [0; 4] };
+        let join = |plane: usize| (here[plane] >> shift) | ((next[plane] << 1) << (63 - shift));
+        let bases = Word { low: !join(0), high: !join(1), unknown: join(2) };
+        out.push(ReadWord { bases, valid: join(3) });
+    }
+}
+
+fn reversed(word: &ReadWord) -> [u64; 4] {
+    [word.bases.low, word.bases.high, word.bases.unknown, word.valid].map(u64::reverse_bits)
+}
+
+impl PackedGenome {
+    /// Packs a reference; `None` when it has more bases than 32-bit positions can name.
+    pub fn new(reference: &Reference) -> Option<Self> {
+        let (mut starts, mut lengths) = (Vec::new(), Vec::new());
+        let mut end = GAP_BASES;
+        for contig in &reference.contigs {
+            starts.push(u32::try_from(end).ok()?);
+            lengths.push(u32::try_from(contig.bases.len()).ok()?);
+            // Contigs begin at whole words, so that each is packed by itself.
+            end = (end + contig.bases.len() as u64 + GAP_BASES).next_multiple_of(64);
+        }
+        u32::try_from(end).ok()?;
+        let unknown = Word { unknown: u64::MAX, ..Word::default() };
+        let mut words = pages::vector((end / 64 + 2) as usize, || unknown);
+        for (contig, &start) in reference.contigs.iter().zip(&starts) {
+            let first = start as usize / 64;
+            for (word, chunk) in words[first..].iter_mut().zip(contig.bases.chunks(64)) {
+                *word = pack(chunk);
+                word.unknown |= u64::MAX.checked_shl(chunk.len() as u32).unwrap_or(0);
+            }
+        }
+        Some(Self { words, starts, lengths })
+    }
+
+    /// Number of contigs.
+    pub fn contigs(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Global position of the first base of each contig.
+    pub fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
+    /// Length of a contig in bases.
+    pub fn length(&self, contig: usize) -> u32 {
+        self.lengths[contig]
+    }
+
+    /// The contig on or after whose start the global position lies; 0 for positions before all.
+    pub fn contig_of(&self, position: u32) -> usize {
+        self.starts.partition_point(|&start| start <= position).saturating_sub(1)
+    }
+
+    /// Marks the places where a read, laid at the global `position`, differs; gives their number.
+    ///
+    /// Unknown bases of either side differ from everything. `marks` has one word per read word.
+    #[inline(always)]
+    pub fn mismatches(&self, read: &[ReadWord], position: u32, marks: &mut [u64]) -> u32 {
+        let (first, shift) = ((position / 64) as usize, position % 64);
+        let Some(words) = self.words.get(first..first + read.len() + 1) else {
+            marks.fill(u64::MAX);
+            return u32::MAX;
+        };
+        let mut count = 0;
+        for ((read, pair), mark) in read.iter().zip(words.windows(2)).zip(marks) {
+            let join = |a: u64, b: u64| (a >> shift) | ((b << 1) << (63 - shift));
+            let low = join(pair[0].low, pair[1].low) ^ read.bases.low;
+            let high = join(pair[0].high, pair[1].high) ^ read.bases.high;
+            let unknown = join(pair[0].unknown, pair[1].unknown) | read.bases.unknown;
+            *mark = (low | high | unknown) & read.valid;
+            count += mark.count_ones();
+        }
+        count
+    }
+
+    /// Appends the codes of `count` bases from the global `position`; 4 outside of the genome.
+    pub fn unpack(&self, position: u32, count: usize, out: &mut Vec<u8>) {
+        for at in u64::from(position)..u64::from(position) + count as u64 {
+            let code = self.words.get((at / 64) as usize).map_or(4, |word| {
+                let bit = |plane: u64| (plane >> (at % 64)) as u8 & 1;
+                if bit(word.unknown) == 1 { 4 } else { bit(word.low) | bit(word.high) << 1 }
+            });
+            out.push(code);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::genome::reference::Contig;
+    use proptest::prelude::*;
+
+    fn reference(contigs: &[Vec<u8>]) -> Reference {
+        let contigs = contigs.iter().map(|bases| Contig { name: "c".into(), bases: bases.clone() });
+        Reference { contigs: contigs.collect() }
+    }
+
+    fn differ(a: u8, b: u8) -> bool {
+        a != b || a > 3
+    }
+
+    proptest! {
+        #[test]
+        fn mismatches_are_those_of_a_plain_comparison(
+            contig in proptest::collection::vec(0u8..5, 300..700),
+            read in proptest::collection::vec(0u8..5, 1..200),
+            offset in 0usize..300,
+        ) {
+            let genome = PackedGenome::new(&reference(&[vec![1; 70], contig.clone()])).unwrap();
+            let mut words = Vec::new();
+            pack_read(&read, &mut words);
+            let count = read.len().div_ceil(64);
+            prop_assert_eq!(words.len(), 2 * count);
+            let complement = |&code: &u8| if code < 4 { 3 - code } else { 4 };
+            let reverse: Vec<u8> = read.iter().rev().map(complement).collect();
+            for (words, read) in [(&words[..count], &read), (&words[count..], &reverse)] {
+                let mut marks = vec![0; count];
+                let found = genome.mismatches(words, genome.starts()[1] + offset as u32, &mut marks);
+                let base = |i: usize| contig.get(offset + i).copied().unwrap_or(4);
+                let expected: Vec<bool> =
+                    read.iter().enumerate().map(|(i, &code)| differ(code, base(i))).collect();
+                prop_assert_eq!(found as usize, expected.iter().filter(|&&bad| bad).count());
+                for (i, &bad) in expected.iter().enumerate() {
+                    prop_assert_eq!(marks[i / 64] >> (i % 64) & 1 == 1, bad);
+                }
+            }
+        }
+
+        #[test]
+        fn what_was_packed_comes_back(contig in proptest::collection::vec(0u8..5, 0..300)) {
+            let genome = PackedGenome::new(&reference(&[contig.clone()])).unwrap();
+            let mut out = Vec::new();
+            genome.unpack(genome.starts()[0], contig.len(), &mut out);
+            prop_assert_eq!(out, contig);
+        }
+    }
+
+    #[test]
+    fn positions_outside_are_unknown() {
+        let genome = PackedGenome::new(&reference(&[vec![0; 10]])).unwrap();
+        let mut out = Vec::new();
+        genome.unpack(u32::MAX - 2, 5, &mut out);
+        assert_eq!(out, [4; 5]);
+        let mut words = Vec::new();
+        pack_read(&[0; 10], &mut words);
+        assert_eq!(genome.mismatches(&words[..1], u32::MAX - 5, &mut [0]), u32::MAX);
+    }
+}

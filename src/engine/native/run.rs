@@ -1,0 +1,309 @@
+//! The run of one sample: batches are mapped in parallel, dropped into bins, and the regions are
+//! called in parallel and written in order.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use super::Native;
+use super::aligned::AlignedRead;
+use super::bam::BamWriter;
+use super::call::{CallSettings, MARGIN, call_region};
+use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
+use super::insert::InsertModel;
+use super::learn::Learn;
+use super::map::{Mapper, Workspace};
+use super::order::{BIN_BASES, BinMap, Bins, UNPLACED};
+use super::place::{UNMAPPED, aligned};
+use super::record::pack;
+use crate::base::clock::Stopwatch;
+use crate::engine::{CallReport, CallRequest, Engine, Error};
+use crate::flow::{Flow, Meters, Weigh};
+use crate::genome::vcf::{VcfHeader, VcfWriter};
+use crate::genome::{ReadBatch, Variant};
+
+/// Compression level of the VCF.
+const VCF_LEVEL: u8 = 6;
+
+/// Bins or batches whose work is under way at once, for each thread.
+const REGIONS_AHEAD: usize = 1;
+
+/// What mapping a batch gives.
+#[derive(Default)]
+struct MappedBatch {
+    /// Packed reads after each other.
+    packed: Vec<u8>,
+    /// Bin and packed bytes of each read.
+    pieces: Vec<(u32, u32)>,
+    signatures: Vec<Signature>,
+    reads: u64,
+    mapped: u64,
+}
+
+impl Weigh for MappedBatch {
+    fn weight(&self) -> u64 {
+        self.packed.len() as u64
+    }
+}
+
+impl Drop for MappedBatch {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.packed[..]);
+    }
+}
+
+/// A stretch of a contig that is called at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    contig: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Weigh for Stretch {
+    fn weight(&self) -> u64 {
+        u64::from(self.end - self.start)
+    }
+}
+
+struct Called {
+    variants: Vec<Variant>,
+    duplicates: u64,
+}
+
+impl Weigh for Called {
+    fn weight(&self) -> u64 {
+        self.variants.len() as u64
+    }
+}
+
+/// Maps, orders and calls one sample.
+pub fn run(
+    engine: &Native,
+    request: &CallRequest<'_>,
+    reads: Flow<'_, ReadBatch>,
+    meters: &Meters,
+    vcf: &mut (dyn Write + Send),
+    bam: Option<&mut (dyn Write + Send)>,
+) -> Result<CallReport, Error> {
+    check_reference(engine, request)?;
+    let mut report = CallReport::default();
+    let keep_names = bam.is_some();
+    let (bins, collector) = map_all(engine, request, reads, meters, keep_names, &mut report)?;
+    let watch = Stopwatch::start();
+    let duplicates = collector.mark(request.threads);
+    meters.add("order", 1).busy(watch.elapsed());
+    if let Some(bam) = bam {
+        let watch = Stopwatch::start();
+        write_bam(engine, request, &bins, &duplicates, bam)
+            .map_err(|source| Error::Output { what: "the alignments", source })?;
+        meters.add("bam", 1).busy(watch.elapsed());
+    }
+    call_all(engine, request, &bins, &duplicates, meters, vcf, &mut report)?;
+    Ok(report)
+}
+
+fn check_reference(engine: &Native, request: &CallRequest<'_>) -> Result<(), Error> {
+    let genome = engine.index.genome();
+    let contigs = &request.reference.contigs;
+    let length = |contig: usize| genome.length(contig) as usize;
+    let same = genome.contigs() == contigs.len()
+        && (0..).zip(contigs).all(|(number, contig)| contig.bases.len() == length(number));
+    if same { Ok(()) } else { Err(Error::OtherReference) }
+}
+
+fn map_all(
+    engine: &Native,
+    request: &CallRequest<'_>,
+    reads: Flow<'_, ReadBatch>,
+    meters: &Meters,
+    keep_names: bool,
+    report: &mut CallReport,
+) -> Result<(Bins, Collector), Error> {
+    let mapper = Arc::new(Mapper::new(engine.index.clone()));
+    let model = Arc::new(OnceLock::new());
+    let map = BinMap::new(request.reference);
+    let mut bins = Bins::new(map.clone());
+    let mut collector = Collector::new();
+    let order = meters.add("order", 1);
+    let libraries = libraries(request);
+    let learn = Learn::new(mapper.clone(), model.clone());
+    std::thread::scope(|scope| {
+        let stock = Stock::<Workspace>::new();
+        let work = move |batch: ReadBatch| {
+            let model = model.get_or_init(InsertModel::default);
+            let packer = Packer { mapper: &mapper, map: &map, libraries: &libraries, keep_names };
+            Ok(stock.with(|work| packer.pack(&batch, model, work)))
+        };
+        for batch in reads.then(learn).map_parallel(scope, "map", request.threads, work) {
+            let batch = batch?;
+            let watch = Stopwatch::start();
+            let mut rest = &batch.packed[..];
+            for &(bin, bytes) in &batch.pieces {
+                let (packed, behind) = rest.split_at(bytes as usize);
+                bins.add(bin as usize, packed);
+                rest = behind;
+            }
+            batch.signatures.iter().for_each(|&signature| collector.add(signature));
+            report.reads += batch.reads;
+            report.mapped += batch.mapped;
+            order.busy(watch.elapsed());
+            order.came_out(batch.packed.len() as u64);
+        }
+        Ok((bins, collector))
+    })
+}
+
+/// The library's number of each read group.
+fn libraries(request: &CallRequest<'_>) -> Vec<u16> {
+    let groups = &request.read_groups;
+    let first = |library: &str| groups.iter().position(|group| group.library == library);
+    groups.iter().map(|group| first(&group.library).unwrap_or(0) as u16).collect()
+}
+
+/// Maps and packs batches.
+struct Packer<'a> {
+    mapper: &'a Mapper,
+    map: &'a BinMap,
+    libraries: &'a [u16],
+    keep_names: bool,
+}
+
+impl Packer<'_> {
+    fn pack(&self, batch: &ReadBatch, model: &InsertModel, work: &mut Workspace) -> MappedBatch {
+        let genome = self.mapper.index().genome();
+        let library = self.libraries.get(usize::from(batch.read_group)).copied().unwrap_or(0);
+        let mut out = MappedBatch::default();
+        // A head, a CIGAR and a byte a base: the buffer never grows, so it leaves no copy behind.
+        out.packed.reserve(batch.text.len() + batch.len() * 64);
+        let mut template: Vec<AlignedRead> = Vec::with_capacity(2);
+        self.mapper.place(batch, usize::MAX, model, work, |number, placed| {
+            template.clear();
+            aligned(genome, batch, number, &placed, |index, read| {
+                let name = if self.keep_names { short_name(batch.name(index)) } else { &[] };
+                self.add(&read, name, &mut out);
+                template.push(read);
+            });
+            let reads: Vec<&AlignedRead> = template.iter().collect();
+            out.signatures.extend(signature(&reads, genome.starts(), library));
+        });
+        out
+    }
+
+    fn add(&self, read: &AlignedRead, name: &[u8], out: &mut MappedBatch) {
+        out.reads += 1;
+        out.mapped += u64::from(read.flags & UNMAPPED == 0);
+        if !self.keep_names && read.flags & UNMAPPED != 0 {
+            return;
+        }
+        let before = out.packed.len();
+        pack(read, name, &mut out.packed);
+        let bin = self.map.bin(read.contig, read.position);
+        out.pieces.push((bin as u32, (out.packed.len() - before) as u32));
+    }
+}
+
+/// A read's name without comment and mate number.
+fn short_name(line: &[u8]) -> &[u8] {
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    let name = &line[..end];
+    name.strip_suffix(b"/1").or_else(|| name.strip_suffix(b"/2")).unwrap_or(name)
+}
+
+fn write_bam(
+    engine: &Native,
+    request: &CallRequest<'_>,
+    bins: &Bins,
+    duplicates: &Duplicates,
+    out: &mut (dyn Write + Send),
+) -> std::io::Result<()> {
+    let mut writer = BamWriter::new(out, request, &engine.version())?;
+    for bin in (UNPLACED + 1..bins.count()).chain([UNPLACED]) {
+        for (read, name) in bins.ordered(bin, duplicates) {
+            writer.write(&read, name)?;
+        }
+    }
+    writer.finish()?.flush()
+}
+
+fn call_all(
+    engine: &Native,
+    request: &CallRequest<'_>,
+    bins: &Bins,
+    duplicates: &Duplicates,
+    meters: &Meters,
+    vcf: &mut (dyn Write + Send),
+    report: &mut CallReport,
+) -> Result<(), Error> {
+    let header = VcfHeader::new(request.sample.clone(), request.reference)
+        .with_line("source", format!("dsgd {}", engine.version()))
+        .with_line("dsgdCommandLine", request.command_line.clone());
+    let mut writer = VcfWriter::new(vcf, header, VCF_LEVEL)?;
+    let settings = CallSettings { ploidy: request.ploidy };
+    let reference = request.reference;
+    std::thread::scope(|scope| {
+        let work = |stretch: Stretch| {
+            let Stretch { contig, start, end } = stretch;
+            let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
+            let reads = bins.overlapping(contig, low, high, duplicates);
+            let counted = reads.iter().filter(|read| {
+                read.flags & super::place::DUPLICATE != 0 && (start..end).contains(&read.position)
+            });
+            let duplicates = counted.count() as u64;
+            let variants = call_region(reference, contig, start, end, &reads, &settings);
+            Ok(Called { variants, duplicates })
+        };
+        let stretches = stretches(request, bins).map(Ok);
+        let workers = request.threads * REGIONS_AHEAD;
+        for called in
+            Flow::source(meters, "regions", stretches).map_parallel(scope, "call", workers, work)
+        {
+            let called = called?;
+            report.duplicates += called.duplicates;
+            for variant in &called.variants {
+                writer.write(variant, reference)?;
+            }
+        }
+        Ok::<(), Error>(())
+    })?;
+    let summary = writer.finish()?;
+    report.records = summary.records;
+    report.vcf_bytes = summary.text_bytes;
+    report.tabix = summary.tabix;
+    Ok(())
+}
+
+/// The stretches to call, in coordinate order; those without reads near are left out.
+fn stretches<'a>(
+    request: &'a CallRequest<'_>,
+    bins: &'a Bins,
+) -> impl Iterator<Item = Stretch> + Send + 'a {
+    let contigs = (0u32..).zip(&request.reference.contigs);
+    contigs
+        .flat_map(move |(contig, bases)| {
+            let length = bases.bases.len() as u32;
+            let whole = [(0, length)];
+            let wanted = match &request.regions {
+                Some(regions) => regions.on(&bases.name).to_vec(),
+                None => whole.to_vec(),
+            };
+            let cut = move |(start, end): (u32, u32)| {
+                let end = end.min(length);
+                let first = start / BIN_BASES;
+                let last = end.div_ceil(BIN_BASES).max(first);
+                (first..last).map(move |bin| Stretch {
+                    contig,
+                    start: start.max(bin * BIN_BASES),
+                    end: end.min((bin + 1) * BIN_BASES),
+                })
+            };
+            wanted.into_iter().flat_map(cut)
+        })
+        .filter(|stretch| {
+            stretch.start < stretch.end
+                && bins.any_near(
+                    stretch.contig,
+                    stretch.start.saturating_sub(MARGIN),
+                    stretch.end + MARGIN,
+                )
+        })
+}

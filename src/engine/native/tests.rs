@@ -1,0 +1,374 @@
+//! The engine as a whole: places of simulated reads, and that nothing depends on threads or
+//! batches.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::aligned::AlignedRead;
+use super::extend::{DELETION, INSERTION, MATCH, SOFT_CLIP, span};
+use super::insert::InsertModel;
+use super::map::{Mapper, Workspace};
+use super::place::{LAST, PROPER, REVERSE, UNMAPPED, aligned};
+use super::simulate::{Random, batches, random_bases, reference_of, reverse_complement};
+use super::{Index, Native};
+use crate::engine::{CallReport, CallRequest, Engine};
+use crate::flow::{Flow, Meters};
+use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
+
+fn map(reference: &Reference, reads: &[Vec<u8>], layout: Layout) -> Vec<AlignedRead> {
+    let mapper = Mapper::new(Arc::new(Index::build(reference, 1).unwrap()));
+    let mut out = Vec::new();
+    let mut work = Workspace::default();
+    for batch in batches(reads, layout, 1000) {
+        mapper.place(&batch, usize::MAX, &InsertModel::default(), &mut work, |number, placed| {
+            aligned(mapper.index().genome(), &batch, number, &placed, |_, read| out.push(read));
+        });
+    }
+    for read in &out {
+        check(read, reference);
+    }
+    out
+}
+
+/// What holds for every read, wherever it lies.
+fn check(read: &AlignedRead, reference: &Reference) {
+    assert_eq!(read.bases.len(), read.qualities.len());
+    if read.flags & UNMAPPED != 0 {
+        assert!(read.cigar.is_empty() && read.mapping_quality == 0);
+        return;
+    }
+    let contig = &reference.contigs[read.contig as usize];
+    assert!((read.position + span(&read.cigar)) as usize <= contig.bases.len());
+    let taken: u32 = read.cigar.iter().filter(|&&op| op & 15 != DELETION).map(|op| op >> 4).sum();
+    assert_eq!(taken as usize, read.bases.len());
+    let codes: Vec<u32> = read.cigar.iter().map(|op| op & 15).collect();
+    assert!(codes.windows(2).all(|pair| pair[0] != pair[1]), "{codes:?}");
+    let inner: Vec<_> = codes.iter().filter(|&&code| code != SOFT_CLIP).collect();
+    assert!(*inner[0] == MATCH && *inner[inner.len() - 1] == MATCH, "{codes:?}");
+}
+
+fn genome() -> Reference {
+    let repeat = random_bases(77, 900);
+    let first = [random_bases(1, 30_000), repeat.clone(), random_bases(2, 20_000), repeat].concat();
+    reference_of(&[first, random_bases(3, 9_000)])
+}
+
+/// A donor piece with one change in its middle: the read and the CIGAR expected.
+fn changed(reference: &[u8], at: usize, change: i32, random: &mut Random) -> (Vec<u8>, Vec<u32>) {
+    let gap = change.unsigned_abs() as usize;
+    let left = &reference[at..at + 75];
+    let after = &reference[at + 75..];
+    match change {
+        0 => (reference[at..at + 150].to_vec(), vec![150 << 4 | MATCH]),
+        1.. => {
+            let mut inserted: Vec<u8> = (0..gap).map(|_| random.below(4) as u8).collect();
+            // The ends differ from their neighbours, so the place is unique.
+            inserted[0] = (after[0] + 1) % 4;
+            inserted[gap - 1] = (left[74] + 1) % 4;
+            if gap == 1 {
+                let free = |base: &u8| *base != after[0] && *base != left[74];
+                inserted[0] = (0..4).find(free).unwrap();
+            }
+            let right = 150 - 75 - gap.min(40);
+            let read = [left, &inserted, &after[..right]].concat();
+            let middle = (gap as u32) << 4 | INSERTION;
+            (read, vec![75 << 4 | MATCH, middle, (right as u32) << 4 | MATCH])
+        }
+        _ => {
+            let read = [left, &after[gap..gap + 75]].concat();
+            (read, vec![75 << 4 | MATCH, (gap as u32) << 4 | DELETION, 75 << 4 | MATCH])
+        }
+    }
+}
+
+#[test]
+fn insertions_and_deletions_of_one_to_fifty_bases_are_found() {
+    let reference = genome();
+    let bases = &reference.contigs[0].bases;
+    let mut random = Random::new(8);
+    for gap in 1..=50i32 {
+        for change in [gap, -gap] {
+            if change > 35 {
+                continue;
+            }
+            let at = 1000 + random.below(25_000);
+            let (read, cigar) = changed(bases, at, change, &mut random);
+            let placed = &map(&reference, &[read], Layout::Single)[0];
+            assert_eq!((placed.contig, placed.position), (0, at as u32), "{change}");
+            assert!(placed.mapping_quality >= 40, "{change}: {}", placed.mapping_quality);
+            if change > 0 {
+                assert_eq!(placed.cigar, cigar, "{change}");
+            } else {
+                // The bases beside a deletion may be equal, and it is then placed further left.
+                let lengths = |cigar: &[u32], code| -> u32 {
+                    cigar.iter().filter(|&&op| op & 15 == code).map(|op| op >> 4).sum()
+                };
+                assert_eq!(lengths(&placed.cigar, DELETION), gap as u32, "{:?}", placed.cigar);
+                assert_eq!(lengths(&placed.cigar, MATCH), 150);
+            }
+        }
+    }
+}
+
+/// Pairs from a genome: places of the two mates' leftmost bases, and the reads.
+fn pairs(bases: &[u8], count: usize, length: usize, seed: u64) -> (Vec<[u32; 2]>, Vec<Vec<u8>>) {
+    let mut random = Random::new(seed);
+    let (mut places, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let insert = 250 + random.below(300);
+        let start = random.below(bases.len() - insert);
+        let mut mutate = |piece: &[u8]| -> Vec<u8> {
+            let errors = piece.iter();
+            errors.map(|&base| if random.below(100) == 0 { (base + 1) % 4 } else { base }).collect()
+        };
+        let forward = mutate(&bases[start..start + length]);
+        let backward = mutate(&reverse_complement(&bases[start + insert - length..start + insert]));
+        let ends = [start as u32, (start + insert - length) as u32];
+        if random.below(2) == 0 {
+            places.push(ends);
+            reads.extend([forward, backward]);
+        } else {
+            places.push([ends[1], ends[0]]);
+            reads.extend([backward, forward]);
+        }
+    }
+    (places, reads)
+}
+
+#[test]
+fn pairs_lie_where_they_came_from_and_repeats_say_so() {
+    let reference = genome();
+    let (places, reads) = pairs(&reference.contigs[0].bases, 2000, 120, 5);
+    let placed = map(&reference, &reads, Layout::Paired);
+    let mut wrong = 0;
+    for (number, read) in placed.iter().enumerate() {
+        let expected = places[number / 2][number % 2];
+        let clip = read.cigar.first().filter(|&op| op & 15 == SOFT_CLIP).map_or(0, |op| op >> 4);
+        let start = read.position.wrapping_sub(clip);
+        let right = read.contig == 0 && start.abs_diff(expected) <= 5;
+        wrong += u32::from(!right);
+        assert!(right || read.mapping_quality < 20, "{read:?} {expected}");
+        assert_eq!(read.flags & LAST != 0, number % 2 == 1);
+    }
+    assert!(wrong < 40, "{wrong}");
+    let proper = placed.iter().filter(|read| read.flags & PROPER != 0).count();
+    assert!(proper > 3950, "{proper}");
+    let mates = placed.as_chunks::<2>().0;
+    for [first, second] in mates.iter().filter(|pair| pair[0].flags & PROPER != 0) {
+        assert_eq!(first.template_length, -second.template_length);
+        assert_eq!((first.mate_position, second.mate_position), (second.position, first.position));
+        assert_ne!(first.flags & REVERSE, second.flags & REVERSE);
+    }
+}
+
+#[test]
+fn a_mate_without_seeds_is_found_beside_the_other() {
+    let reference = genome();
+    let (places, mut reads) = pairs(&reference.contigs[0].bases[..29_000], 200, 150, 15);
+    for read in reads.iter_mut().skip(1).step_by(2) {
+        for base in read.iter_mut().step_by(15) {
+            *base = (*base + 2) % 4;
+        }
+    }
+    let placed = map(&reference, &reads, Layout::Paired);
+    let right = |(number, read): &(usize, &AlignedRead)| {
+        read.position.abs_diff(places[number / 2][number % 2]) <= 15
+    };
+    assert!(placed.iter().enumerate().filter(right).count() >= 395);
+}
+
+#[test]
+fn adapters_behind_short_templates_are_clipped() {
+    let reference = genome();
+    let piece = &reference.contigs[0].bases[5000..5100];
+    let adapter = random_bases(99, 50);
+    let reads = [
+        [piece, &adapter].concat(),
+        [reverse_complement(piece), reverse_complement(&adapter)].concat(),
+        // Three bases of adapter that happen to match go too.
+        reference.contigs[0].bases[5000..5103].to_vec(),
+        reverse_complement(&reference.contigs[0].bases[4997..5100]),
+    ];
+    let placed = map(&reference, &reads, Layout::Paired);
+    assert_eq!((placed[0].position, &placed[0].cigar[..]), (5000, &[100 << 4, 50 << 4 | 4][..]));
+    assert_eq!((placed[1].position, &placed[1].cigar[..]), (5000, &[50 << 4 | 4, 100 << 4][..]));
+    assert_eq!((placed[2].position, &placed[2].cigar[..]), (5000, &[100 << 4, 3 << 4 | 4][..]));
+    assert_eq!((placed[3].position, &placed[3].cigar[..]), (5000, &[3 << 4 | 4, 100 << 4][..]));
+    assert_eq!((placed[0].template_length, placed[1].template_length), (100, -100));
+}
+
+#[test]
+fn reads_over_the_ends_of_contigs_are_clipped_there() {
+    let reference = genome();
+    let bases = &reference.contigs[1].bases;
+    let start = [&random_bases(41, 30), &bases[..90]].concat();
+    let end = [&bases[bases.len() - 90..], &random_bases(42, 30)].concat();
+    for (read, position, cigar) in [
+        (start.clone(), 0, [30 << 4 | 4, 90 << 4]),
+        (reverse_complement(&start), 0, [30 << 4 | 4, 90 << 4]),
+        (end, bases.len() as u32 - 90, [90 << 4, 30 << 4 | 4]),
+    ] {
+        let placed = &map(&reference, &[read], Layout::Single)[0];
+        assert_eq!((placed.contig, placed.position), (1, position));
+        assert_eq!(placed.cigar, cigar);
+    }
+    let one_over = [&[(bases[0] + 1) % 4][..], &bases[..119]].concat();
+    let placed = &map(&reference, &[one_over], Layout::Single)[0];
+    assert_eq!((placed.contig, placed.position), (1, 0));
+}
+
+#[test]
+fn odd_reads_are_given_back_unmapped_or_mapped_but_never_lost() {
+    let reference = genome();
+    let bases = &reference.contigs[0].bases;
+    let reads = vec![
+        vec![],
+        vec![0],
+        vec![4; 150],
+        bases[100..121].to_vec(),
+        bases[..10_000].to_vec(),
+        vec![0; 300],
+        bases[500..1524].to_vec(),
+        bases[500..1525].to_vec(),
+        [&bases[500..560], &[4; 6][..], &bases[566..650]].concat(),
+        bases[700..735].to_vec(),
+    ];
+    for layout in [Layout::Single, Layout::Paired] {
+        let placed = map(&reference, &reads, layout);
+        assert_eq!(placed.len(), reads.len());
+        assert!(placed[2].flags & UNMAPPED != 0 && placed[0].flags & UNMAPPED != 0);
+        assert_eq!((placed[6].position, placed[8].position, placed[9].position), (500, 500, 700));
+    }
+    for contigs in [vec![], vec![vec![]], vec![vec![1, 2, 3]], vec![vec![4; 500]]] {
+        let placed = map(&reference_of(&contigs), &reads, Layout::Paired);
+        assert!(placed.iter().all(|read| read.flags & UNMAPPED != 0));
+    }
+}
+
+struct Output {
+    vcf: Vec<u8>,
+    bam: Vec<u8>,
+    report: CallReport,
+}
+
+fn call(reference: &Reference, batches: Vec<ReadBatch>, threads: usize) -> Output {
+    let engine = Native::new(Arc::new(Index::build(reference, threads).unwrap()));
+    let group = |id: &str, library: &str| ReadGroup {
+        id: id.into(),
+        sample: "sample".into(),
+        library: library.into(),
+        unit: String::new(),
+        platform: "ILLUMINA".into(),
+    };
+    let request = CallRequest {
+        reference,
+        reference_path: std::path::Path::new("reference.fa"),
+        sample: "sample".into(),
+        read_groups: vec![group("a", "one"), group("b", "one")],
+        ploidy: 2,
+        regions: None,
+        threads,
+        command_line: "dsgd call".into(),
+    };
+    let meters = Meters::default();
+    let reads = Flow::source(&meters, "reads", batches.into_iter().map(Ok));
+    let (mut vcf, mut bam) = (Vec::new(), Vec::new());
+    let report = engine.call(&request, reads, &meters, &mut vcf, Some(&mut bam)).unwrap();
+    let stages: Vec<String> = meters.snapshot().into_iter().map(|report| report.stage).collect();
+    assert!(["map", "order", "call"].iter().all(|name| stages.iter().any(|stage| stage == name)));
+    Output { vcf, bam, report }
+}
+
+#[test]
+fn nothing_depends_on_threads_or_batches() {
+    let reference = genome();
+    let (_, mut reads) = pairs(&reference.contigs[0].bases, 6000, 100, 25);
+    let copies = reads[..200].to_vec();
+    reads.extend(copies);
+    let expected = call(&reference, batches(&reads, Layout::Paired, 6100), 1);
+    assert_eq!(expected.report.reads, 12_200);
+    // Besides the copies, a few templates have the same ends by chance.
+    assert!((195..215).contains(&expected.report.duplicates), "{}", expected.report.duplicates);
+    for (threads, batch_templates) in [(1, 97), (2, 1000), (7, 311)] {
+        let found = call(&reference, batches(&reads, Layout::Paired, batch_templates), threads);
+        assert_eq!(found.report, expected.report);
+        assert!(found.vcf == expected.vcf && found.bam == expected.bam, "{threads}");
+    }
+}
+
+#[test]
+fn the_alignments_are_a_sorted_bam_that_others_read() {
+    use noodles::bam;
+    let reference = genome();
+    let (_, mut reads) = pairs(&reference.contigs[0].bases, 500, 100, 35);
+    reads.extend([vec![4; 40], vec![4; 41]]);
+    let out = call(&reference, batches(&reads, Layout::Paired, 100), 2);
+    let mut reader = bam::io::Reader::new(&out.bam[..]);
+    let header = reader.read_header().unwrap();
+    assert_eq!((header.reference_sequences().len(), header.read_groups().len()), (2, 2));
+    let records: Vec<bam::Record> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(records.len(), 1002);
+    let mut last = 0;
+    for record in &records[..1000] {
+        let start = usize::from(record.alignment_start().unwrap().unwrap());
+        assert!(start >= last);
+        last = start;
+        assert_eq!(record.sequence().len(), 100);
+        assert_eq!(record.quality_scores().as_ref(), [30; 100]);
+        let name = record.name().unwrap().to_string();
+        assert!(name.starts_with("read") && !name.contains(' '), "{name}");
+        use noodles::sam::alignment::record::data::field::Tag;
+        assert!(record.data().get(&Tag::READ_GROUP).is_some());
+    }
+    assert!(records[1000].flags().is_unmapped() && records[1001].alignment_start().is_none());
+}
+
+#[test]
+fn no_reads_give_no_calls() {
+    let out = call(&genome(), Vec::new(), 2);
+    assert_eq!((out.report.reads, out.report.records), (0, 0));
+    assert!(!out.vcf.is_empty() && !out.report.tabix.is_empty());
+}
+
+#[test]
+fn an_index_of_another_reference_is_refused() {
+    let engine = Native::new(Arc::new(Index::build(&reference_of(&[vec![0; 50]]), 1).unwrap()));
+    let reference = genome();
+    let request = CallRequest {
+        reference: &reference,
+        reference_path: std::path::Path::new("reference.fa"),
+        sample: "sample".into(),
+        read_groups: Vec::new(),
+        ploidy: 2,
+        regions: None,
+        threads: 1,
+        command_line: String::new(),
+    };
+    let meters = Meters::default();
+    let reads = Flow::source(&meters, "reads", std::iter::empty());
+    let refused = engine.call(&request, reads, &meters, &mut Vec::new(), None);
+    assert!(matches!(refused, Err(crate::engine::Error::OtherReference)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_reads_on_any_genome_keep_the_rules(
+        contigs in proptest::collection::vec(proptest::collection::vec(0u8..5, 0..400), 0..4),
+        pieces in proptest::collection::vec((0usize..4, 0usize..400, 0usize..200, any::<bool>()), 2..20),
+        noise in proptest::collection::vec(0u8..5, 0..60),
+    ) {
+        let reference = reference_of(&contigs);
+        let reads: Vec<Vec<u8>> = pieces.iter().map(|&(contig, start, length, reverse)| {
+            let bases = contigs.get(contig).map_or(&[][..], Vec::as_slice);
+            let start = start.min(bases.len());
+            let piece = &bases[start..(start + length).min(bases.len())];
+            let read = [piece, &noise[..noise.len().min(length)]].concat();
+            if reverse { reverse_complement(&read) } else { read }
+        }).collect();
+        let even = &reads[..reads.len() / 2 * 2];
+        prop_assert_eq!(map(&reference, even, Layout::Paired).len(), even.len());
+        prop_assert_eq!(map(&reference, &reads, Layout::Single).len(), reads.len());
+    }
+}

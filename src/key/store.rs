@@ -1,0 +1,166 @@
+//! All key links of a site: where sessions get their sender and their follower from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::base::{BitRate, ByteCount, Clock, SiteId};
+
+use super::chunks::LeaseChunks;
+use super::journal::{Journal, link_folder, record_path};
+use super::ledger::{self, Record, Role};
+use super::pad::PadHeader;
+use super::preshared;
+use super::source::{self, Opening, from_position, streams};
+use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
+
+/// The key links of one site. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct KeyStore(Arc<Inner>);
+
+struct Inner {
+    site: SiteId,
+    state: PathBuf,
+    links: BTreeMap<SiteId, LinkSettings>,
+    clock: Clock,
+    chunks: Arc<LeaseChunks>,
+}
+
+/// How much key a link has, at this site and now.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LinkLevel {
+    /// The other end.
+    pub peer: SiteId,
+    /// What this site can still spend.
+    pub outgoing: StreamLevel,
+    /// What the peer can still spend, as far as this site has heard.
+    pub incoming: StreamLevel,
+    /// What is known about the keys.
+    pub provenance: Provenance,
+}
+
+/// How much key one direction of a link has.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StreamLevel {
+    /// Neither reserved nor claimed.
+    pub remaining: ByteCount,
+    /// Reserved or claimed since the beginning, used or not.
+    pub spent: ByteCount,
+    /// What arrives.
+    pub rate: BitRate,
+}
+
+impl KeyStore {
+    /// Opens the links of `site`, whose records are kept in the folder `state`.
+    pub fn open(
+        site: SiteId,
+        state: &Path,
+        links: &[LinkSettings],
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let links = links.iter().map(|link| (link.peer.clone(), link.clone())).collect();
+        let chunks = Arc::default();
+        let store = Self(Arc::new(Inner { site, state: state.into(), links, clock, chunks }));
+        for peer in store.peers() {
+            store.source(&peer)?;
+        }
+        Ok(store)
+    }
+
+    /// The site whose links these are.
+    pub fn site(&self) -> &SiteId {
+        &self.0.site
+    }
+
+    /// Every site there is a link to.
+    pub fn peers(&self) -> Vec<SiteId> {
+        self.0.links.keys().cloned().collect()
+    }
+
+    /// A new session's hold on the stream towards `peer`.
+    pub fn sender(&self, peer: &SiteId) -> Result<Sender, Error> {
+        let source = self.source(peer)?;
+        Sender::new(self.journal(peer, Role::Sender, &*source)?, source, Arc::clone(&self.0.chunks))
+    }
+
+    /// A new session's view of the stream from `peer`.
+    pub fn follower(&self, peer: &SiteId) -> Result<Follower, Error> {
+        let source = self.source(peer)?;
+        Follower::new(
+            self.journal(peer, Role::Follower, &*source)?,
+            source,
+            Arc::clone(&self.0.chunks),
+        )
+    }
+
+    /// How much key the link to `peer` has.
+    pub fn level(&self, peer: &SiteId) -> Result<LinkLevel, Error> {
+        let source = self.source(peer)?;
+        let (outgoing, incoming) = streams(self.site(), peer);
+        let level = |role, stream: &StreamId| {
+            let mark = self.journal(peer, role, &*source)?.load()?.position();
+            stream_level(&*source, stream, mark)
+        };
+        Ok(LinkLevel {
+            peer: peer.clone(),
+            outgoing: level(Role::Sender, &outgoing)?,
+            incoming: level(Role::Follower, &incoming)?,
+            provenance: source.provenance().clone(),
+        })
+    }
+
+    /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle
+    /// [`ledger::check`].
+    pub fn ledger(&self, peer: &SiteId, role: Role) -> Result<Vec<Record>, Error> {
+        ledger::read(&record_path(&link_folder(&self.0.state, peer), role))
+    }
+
+    /// Gives up all keys of one direction of the link to `peer` below `unit` and below anything
+    /// that the records of this site name, and so ends a quarantine. Returns the new mark.
+    ///
+    /// This is the operator's answer to a lost or restored state folder: `unit` is the mark that
+    /// the other end has, or the end of the supply when that is lost too.
+    pub fn declare_lost(&self, peer: &SiteId, role: Role, unit: u64) -> Result<u64, Error> {
+        let source = self.source(peer)?;
+        self.journal(peer, role, &*source)?.declare_lost(unit)
+    }
+
+    /// Moves the pad at `file` into the state folder, as key for the link to `peer`. Sessions that
+    /// are running do not see it.
+    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<PadHeader, Error> {
+        preshared::import(self.site(), &self.0.state, peer, file)
+    }
+
+    fn source(&self, peer: &SiteId) -> Result<Box<dyn KeySource>, Error> {
+        let unknown = || Error::UnknownPeer { site: self.site().clone(), peer: peer.clone() };
+        let settings = self.0.links.get(peer).ok_or_else(unknown)?;
+        let folder = link_folder(&self.0.state, peer);
+        let clock = &self.0.clock;
+        source::open(&Opening { site: self.site(), folder: &folder, settings, clock })
+    }
+
+    fn journal(&self, peer: &SiteId, role: Role, source: &dyn KeySource) -> Result<Journal, Error> {
+        let (outgoing, incoming) = streams(self.site(), peer);
+        let stream = if role == Role::Sender { outgoing } else { incoming };
+        Journal::open(&link_folder(&self.0.state, peer), stream, role, self.0.clock.clone(), source)
+    }
+}
+
+fn stream_level(
+    source: &dyn KeySource,
+    stream: &StreamId,
+    mark: u64,
+) -> Result<StreamLevel, Error> {
+    let ready = source.ready(stream)?;
+    let bytes = |ranges: &[KeyRange]| ranges.iter().map(KeyRange::bytes).sum::<u64>();
+    let remaining = bytes(&from_position(&ready, mark));
+    Ok(StreamLevel {
+        remaining: ByteCount(remaining),
+        spent: ByteCount(bytes(&ready) - remaining),
+        rate: source.rate(),
+    })
+}

@@ -1,0 +1,153 @@
+//! The receiving direction.
+
+use subtle::ConstantTimeEq;
+
+use crate::base::Chunk;
+use crate::device::cpu::otp::{HashKey, xor};
+use crate::key::{KeyLease, KeyRange};
+
+use super::error::Error;
+use super::frame::{HEADER_BYTES, Header, TAG_BYTES, Type};
+use super::keys::Follow;
+use super::rotation::{HashKeys, KeyParts};
+use super::seal::pad_as_payload;
+use super::session::{Limits, Traffic};
+
+/// Opens frame after frame with one stream's keys.
+pub(super) struct Opener {
+    keys: Box<dyn Follow>,
+    hash_keys: HashKeys,
+    limits: Limits,
+    sequence: u64,
+    /// First key position that the next frame may have.
+    floor: u64,
+    traffic: Traffic,
+    /// Accepts every tag: what the tests of the tests compare with.
+    #[cfg(test)]
+    pub trusts_blindly: bool,
+}
+
+impl Opener {
+    /// Refuses key positions before `floor`, the sender's mark at the beginning of the session.
+    pub fn new(mut keys: Box<dyn Follow>, floor: u64, limits: Limits) -> Self {
+        keys.skip_to(floor);
+        Self {
+            floor,
+            keys,
+            hash_keys: HashKeys::new(limits),
+            limits,
+            sequence: 0,
+            traffic: Traffic::default(),
+            #[cfg(test)]
+            trusts_blindly: false,
+        }
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Whether the frame can be the next one, by its header alone.
+    pub fn expect(&self, bytes: &[u8; HEADER_BYTES]) -> Result<Header, Error> {
+        let malformed = |what| Error::Malformed { sequence: self.sequence, what };
+        let header = Header::decode(bytes).map_err(malformed)?;
+        if header.sequence != self.sequence {
+            return Err(Error::OutOfOrder { expected: self.sequence, found: header.sequence });
+        }
+        if (header.frame == Type::Proof) != (self.sequence == 0) {
+            return Err(malformed("a proof comes first and only first"));
+        }
+        let max = self.limits.payload_bytes_max;
+        if header.payload_bytes as usize > max {
+            return Err(Error::TooLong { bytes: header.payload_bytes.into(), max: max as u64 });
+        }
+        if matches!(header.frame, Type::Proof | Type::End) && header.payload_bytes != 0 {
+            return Err(malformed("it has a payload where none belongs"));
+        }
+        if header.new_hash_key != self.hash_keys.due() {
+            return Err(malformed("its hash key comes at the wrong time"));
+        }
+        if header.position < self.floor {
+            return Err(malformed("its key position goes back"));
+        }
+        if !encloses(header.reservation(), header.key_range()) {
+            return Err(malformed("its key is not of its reservation"));
+        }
+        Ok(header)
+    }
+
+    /// Checks a frame without payload, whose tag is also over `bound`.
+    pub fn open_bound(
+        &mut self,
+        header: &Header,
+        tag: &[u8; TAG_BYTES],
+        bound: &[u8],
+    ) -> Result<(), Error> {
+        let (_lease, new) = self.check(header, tag, Some(bound))?;
+        self.finish(header, new);
+        Ok(())
+    }
+
+    /// Checks a frame, makes durable that its key is used, then decrypts in place. The payload of a
+    /// KEYED frame replaces the chunk.
+    pub fn open(
+        &mut self,
+        header: &Header,
+        payload: &mut Chunk,
+        tag: &[u8; TAG_BYTES],
+    ) -> Result<(), Error> {
+        let (lease, new) = match header.frame {
+            Type::Keyed => self.check(header, tag, None)?,
+            _ => self.check(header, tag, Some(payload))?,
+        };
+        if header.frame == Type::Keyed {
+            *payload = pad_as_payload(header, lease);
+        } else {
+            xor(payload, KeyParts::of(header, &lease).pad);
+        }
+        payload.mark_secret();
+        self.finish(header, new);
+        Ok(())
+    }
+
+    /// Fetches the key, compares the tag, and only then uses the key up. `hashed` stands in the place
+    /// of the ciphertext; without it, the pad does.
+    fn check(
+        &mut self,
+        header: &Header,
+        tag: &[u8; TAG_BYTES],
+        hashed: Option<&[u8]>,
+    ) -> Result<(KeyLease, Option<HashKey>), Error> {
+        let lease = self.keys.fetch(header.key_range())?;
+        let key = KeyParts::of(header, &lease);
+        let hashed = hashed.unwrap_or(key.pad);
+        let (expected, new) = self.hash_keys.tag(&header.encode(), &key, |hash| {
+            hash.update(hashed);
+            hashed.len()
+        });
+        if !self.is_right(&expected, tag) {
+            return Err(Error::Tag { sequence: self.sequence });
+        }
+        self.keys.accept(header.key_range(), header.reservation())?;
+        Ok((lease, new))
+    }
+
+    fn is_right(&self, expected: &[u8; TAG_BYTES], tag: &[u8; TAG_BYTES]) -> bool {
+        #[cfg(test)]
+        if self.trusts_blindly {
+            return true;
+        }
+        bool::from(expected.ct_eq(tag))
+    }
+
+    fn finish(&mut self, header: &Header, new: Option<HashKey>) {
+        self.hash_keys.advance(new, header.payload_bytes);
+        self.sequence += 1;
+        self.floor = header.key_range().end();
+        self.traffic.count(header);
+    }
+}
+
+fn encloses(outer: KeyRange, inner: KeyRange) -> bool {
+    outer.position <= inner.position && inner.end() <= outer.end()
+}

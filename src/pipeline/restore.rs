@@ -1,0 +1,318 @@
+//! Two shares of a file to its bytes, with the third as the way out.
+//!
+//! Each share is read on a thread of its own. A stripe that one store cannot give, or that does not
+//! fit, is restored from the third share instead; the notices name the share, the stripe and the
+//! site, and `dsgd store repair` mends it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::Scope;
+
+use super::{Error, Notices};
+use crate::base::{Chunk, Faulty, ShareLetter};
+use crate::control::Deposit;
+use crate::flow::{self, Flow, Meters, Stage, Weigh};
+use crate::share;
+use crate::share::stripe::{Codec, Content};
+use crate::store::{self, ShareReader, ShareStore};
+
+/// The stores that hold the shares A, B and C of a deposit.
+pub type Holders = [Arc<dyn ShareStore>; 3];
+
+/// Stripes read ahead of each share.
+const AHEAD: usize = 4;
+
+/// How one file is to be restored.
+pub struct Restore<'a> {
+    /// The deposit.
+    pub deposit: &'a Deposit,
+    /// Which of its files.
+    pub member: usize,
+    /// Where the shares are.
+    pub holders: &'a Holders,
+    /// The shares to read, the preferred ones first; the third is used when one of the first two
+    /// fails. Only two letters: no third is tried.
+    pub order: &'a [ShareLetter],
+    /// Counters.
+    pub meters: &'a Meters,
+    /// What the operator should know.
+    pub notices: &'a Notices,
+}
+
+impl Restore<'_> {
+    /// The file's bytes in order, every stripe checked before it is given.
+    ///
+    /// Errors: [`Error::TooFewShares`] when fewer than two shares can be opened.
+    pub fn start<'a, 'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Flow<'a, Chunk>, Error>
+    where
+        'a: 'scope,
+    {
+        let (first, second, rescue) = self.choose()?;
+        let codec = Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
+            .ok_or(Error::Stripes {
+                name: self.deposit.name.to_string(),
+                member: self.member,
+                found: 0,
+                expected: self.deposit.members[self.member].stripes,
+            })?;
+        let letters = (first.letter, second.letter);
+        let stripes = self.deposit.members[self.member].stripes;
+        let flow = |opened: Opened| {
+            let read = ReadStripes { reader: opened.reader, next: 0, stripes };
+            Flow::source(self.meters, name_of(opened.letter), read).on_thread(scope, AHEAD)
+        };
+        let combine = Combine { codec, letters, stripes, rescue };
+        Ok(flow(first).zip(flow(second)).then(combine).on_thread(scope, AHEAD))
+    }
+
+    fn choose(&self) -> Result<(Opened, Opened, Rescue), Error> {
+        let mut opened = Vec::with_capacity(2);
+        let mut reasons = Vec::new();
+        let mut fault = None;
+        let mut rest = self.order.iter().copied();
+        for letter in rest.by_ref() {
+            match self.open(letter) {
+                Ok(reader) => opened.push(Opened { letter, reader }),
+                Err(error) => {
+                    let site = self.deposit.holder(letter);
+                    let reason = format!("share {letter} at {site}: {}", describe(&error));
+                    self.notices.add(format!("{reason}; going on without it"));
+                    reasons.push(reason);
+                    fault.get_or_insert(error.fault());
+                }
+            }
+            if opened.len() == 2 {
+                break;
+            }
+        }
+        let reachable = opened.len();
+        let [first, second] = <[Opened; 2]>::try_from(opened).map_err(|_| Error::TooFewShares {
+            name: self.deposit.name.to_string(),
+            reachable,
+            reasons,
+            fault: fault.unwrap_or(crate::base::Fault::Usage),
+        })?;
+        let rescue = Rescue {
+            letters: [first.letter, second.letter].into_iter().chain(rest).collect(),
+            holders: self.holders.clone(),
+            deposit: self.deposit.clone(),
+            member: self.member,
+            readers: [None, None, None],
+            lost: [false; 3],
+            notices: self.notices.clone(),
+        };
+        Ok((first, second, rescue))
+    }
+
+    fn open(&self, letter: ShareLetter) -> Result<Box<dyn ShareReader>, Error> {
+        let id = self.deposit.share(self.member, letter);
+        let reader = self.holders[letter as usize].open(&id)?;
+        let (found, expected) =
+            (reader.info().stripes, self.deposit.members[self.member].stripes);
+        if found != expected || reader.info().stripe_bytes != self.deposit.stripe_bytes {
+            let (name, member) = (self.deposit.name.to_string(), self.member);
+            return Err(Error::Stripes { name, member, found, expected });
+        }
+        Ok(reader)
+    }
+}
+
+fn name_of(letter: ShareLetter) -> &'static str {
+    match letter {
+        ShareLetter::A => "share A",
+        ShareLetter::B => "share B",
+        ShareLetter::C => "share C",
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+struct Opened {
+    letter: ShareLetter,
+    reader: Box<dyn ShareReader>,
+}
+
+/// A stripe of a share, or why it could not be read. The flow goes on after a bad one.
+struct StripeRead {
+    number: u64,
+    stripe: Result<Chunk, store::Error>,
+}
+
+impl Weigh for StripeRead {
+    fn weight(&self) -> u64 {
+        self.stripe.as_ref().map_or(0, |chunk| chunk.len() as u64)
+    }
+}
+
+struct ReadStripes {
+    reader: Box<dyn ShareReader>,
+    next: u64,
+    stripes: u64,
+}
+
+impl Iterator for ReadStripes {
+    type Item = flow::Result<StripeRead>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.stripes {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        Some(Ok(StripeRead { number, stripe: self.reader.read(number) }))
+    }
+}
+
+/// Restores stripes and checks them.
+struct Combine {
+    codec: Codec,
+    letters: (ShareLetter, ShareLetter),
+    stripes: u64,
+    rescue: Rescue,
+}
+
+impl Stage for Combine {
+    type In = (StripeRead, StripeRead);
+    type Out = Chunk;
+    const NAME: &'static str = "restore";
+
+    fn push(&mut self, item: Self::In, out: &mut VecDeque<Chunk>) -> flow::Result<()> {
+        let (number, letters) = (item.0.number, self.letters);
+        let decoded = match (item.0.stripe, item.1.stripe) {
+            (Ok(first), Ok(second)) => match decode(&self.codec, first, &second, letters) {
+                Ok(decoded) => Ok(decoded),
+                // The first was used up; it is read again if need be.
+                Err(_) => self.rescue.stripe(&self.codec, number, vec![(letters.1, second)]),
+            },
+            (Ok(good), Err(error)) => {
+                self.rescue.report(letters.1, number, &error);
+                self.rescue.stripe(&self.codec, number, vec![(letters.0, good)])
+            }
+            (Err(error), Ok(good)) => {
+                self.rescue.report(letters.0, number, &error);
+                self.rescue.stripe(&self.codec, number, vec![(letters.1, good)])
+            }
+            (Err(error), Err(_)) => return Err(flow::Error::in_stage(Self::NAME, error)),
+        };
+        let manipulated = share::Error::Manipulated { stripe: number };
+        match decoded {
+            Ok((chunk, content)) if content.last == (number + 1 == self.stripes) => {
+                out.push_back(chunk);
+                Ok(())
+            }
+            Ok(_) => Err(flow::Error::in_stage(Self::NAME, manipulated)),
+            Err(error) => Err(flow::Error::in_stage(Self::NAME, error)),
+        }
+    }
+}
+
+fn decode(
+    codec: &Codec,
+    first: Chunk,
+    second: &Chunk,
+    letters: (ShareLetter, ShareLetter),
+) -> Result<(Chunk, Content), share::Error> {
+    let mut chunk = share::restore(first, second, letters)?;
+    let content = codec.decode(&mut chunk)?;
+    Ok((chunk, content))
+}
+
+/// The way out for a stripe that the first two shares do not give: any two that fit.
+struct Rescue {
+    /// Letters that may be used, the preferred ones first.
+    letters: Vec<ShareLetter>,
+    holders: Holders,
+    deposit: Deposit,
+    member: usize,
+    readers: [Option<Box<dyn ShareReader>>; 3],
+    /// Shares whose holder failed as a whole.
+    lost: [bool; 3],
+    notices: Notices,
+}
+
+impl Rescue {
+    /// The stripe from any two shares that fit; `have` are those at hand.
+    fn stripe(
+        &mut self,
+        codec: &Codec,
+        number: u64,
+        mut have: Vec<(ShareLetter, Chunk)>,
+    ) -> Result<(Chunk, Content), share::Error> {
+        for letter in self.letters.clone() {
+            if have.iter().any(|(at_hand, _)| *at_hand == letter) {
+                continue;
+            }
+            let Some(chunk) = self.read(letter, number) else { continue };
+            for (other, partner) in &have {
+                let copy = Chunk::from_bytes(number, &chunk);
+                if let Ok(decoded) = decode(codec, copy, partner, (letter, *other)) {
+                    self.blame(number, letter, *other);
+                    return Ok(decoded);
+                }
+            }
+            have.push((letter, chunk));
+        }
+        Err(share::Error::Manipulated { stripe: number })
+    }
+
+    fn read(&mut self, letter: ShareLetter, number: u64) -> Option<Chunk> {
+        let place = letter as usize;
+        if self.lost[place] {
+            return None;
+        }
+        if self.readers[place].is_none() {
+            match self.holders[place].open(&self.deposit.share(self.member, letter)) {
+                Ok(reader) => self.readers[place] = Some(reader),
+                Err(error) => {
+                    self.report(letter, number, &error);
+                    self.lost[place] = true;
+                    return None;
+                }
+            }
+        }
+        match self.readers[place].as_mut()?.read(number) {
+            Ok(chunk) => Some(chunk),
+            Err(error) => {
+                self.report(letter, number, &error);
+                None
+            }
+        }
+    }
+
+    /// Says why a stripe could not be read; a holder that is gone is named once.
+    fn report(&mut self, letter: ShareLetter, number: u64, error: &store::Error) {
+        let site = self.deposit.holder(letter);
+        if matches!(error, store::Error::Corrupt { .. }) {
+            let mend = "'dsgd store repair' mends it";
+            self.notices.add(format!("share {letter} at {site}: {}; {mend}", describe(error)));
+        } else if !self.lost[letter as usize] {
+            self.lost[letter as usize] = true;
+            let from = format!("from stripe {number} on");
+            self.notices.add(format!("share {letter} at {site}: {}; done without it {from}", describe(error)));
+        }
+    }
+
+    /// Names the share that was not needed: when all could be read, it is the one that was changed.
+    fn blame(&self, number: u64, used: ShareLetter, partner: ShareLetter) {
+        let odd = ShareLetter::ALL.into_iter().find(|letter| *letter != used && *letter != partner);
+        let Some(odd) = odd else { return };
+        if !self.lost[odd as usize] {
+            let (member, site) = (self.member, self.deposit.holder(odd));
+            self.notices.add(format!(
+                "file {member}, stripe {number}: restored from shares {used} and {partner}; \
+                 share {odd} at {site} was not usable"
+            ));
+        }
+    }
+}
