@@ -10,10 +10,10 @@ use super::deposit::{ReadLayout, roles, stage_table};
 use super::{Context, Error, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, SampleName};
 use crate::flow::Meters;
-use crate::genome::{Regions, region};
+use crate::genome::{Regions, bed};
 use crate::io::FileWriter;
 use crate::pipeline::analyse::Analyse;
-use crate::pipeline::intake::Source;
+use crate::pipeline::intake::{Source, read_file};
 use crate::site::LoadedReference;
 use crate::site::settings::ReferenceSettings;
 
@@ -87,7 +87,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let (calls, report) = std::thread::scope(|scope| {
         let mut sources = Vec::with_capacity(files.len());
         for file in &files {
-            let bytes = crate::io::read_file(&meters, &file.path).map_err(file_error(&file.path))?;
+            let bytes = read_file(&file.path, 1 << 20, 8, false, &meters)?;
             sources.push(Source {
                 file: file.path.display().to_string(),
                 role: file.role,
@@ -138,7 +138,7 @@ fn command_line(arguments: &Arguments) -> String {
 /// Reads a BED file.
 pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(region::read_bed(BufReader::new(file), &path.display().to_string())?)
+    Ok(bed::read(BufReader::new(file))?)
 }
 
 fn create(path: &Path) -> Result<BufWriter<FileWriter>, Error> {

@@ -16,8 +16,15 @@ pub const QUALITY_MAX: u8 = 60;
 /// A haplotype base beyond its ends: differs from every base.
 const OUTSIDE: u8 = 5;
 
-/// Penalty of a path that does not exist.
-const NEVER: i32 = i32::MAX / 4;
+/// Penalty of a path that does not exist. Twice it still is a 16-bit number, so that a sum needs
+/// no care before it is brought down to this again.
+const NEVER: i16 = i16::MAX / 2;
+
+/// Cells that are computed together.
+const LANES: usize = 8;
+
+/// Greatest penalty that is told from no path at all.
+pub const LIMIT_MAX: i32 = NEVER as i32;
 
 /// A part of a read, as the model sees it.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +41,16 @@ pub struct HaplotypePart<'a> {
     /// Base codes 0 to 4.
     pub bases: &'a [u8],
     /// Penalty of opening a gap before or at each base; as many as bases.
-    pub gap_open: &'a [i32],
+    pub gap_open: &'a [i16],
     /// Penalty of each further base of a gap; as many as bases.
-    pub gap_extend: &'a [i32],
+    pub gap_extend: &'a [i16],
 }
 
 /// Penalties of an agreeing and a differing base by quality.
 #[derive(Clone, Debug)]
 pub struct BasePenalties {
-    agree: [i32; QUALITY_MAX as usize + 1],
-    differ: [i32; QUALITY_MAX as usize + 1],
+    agree: [i16; QUALITY_MAX as usize + 1],
+    differ: [i16; QUALITY_MAX as usize + 1],
 }
 
 impl Default for BasePenalties {
@@ -52,7 +59,7 @@ impl Default for BasePenalties {
             Self { agree: [0; QUALITY_MAX as usize + 1], differ: [0; QUALITY_MAX as usize + 1] };
         for quality in 1..=QUALITY_MAX {
             let error = 10f64.powf(-f64::from(quality) / 10.0).min(0.75);
-            let penalty = |p: f64| (-10.0 * p.log10() * f64::from(PER_PHRED)).round() as i32;
+            let penalty = |p: f64| (-10.0 * p.log10() * f64::from(PER_PHRED)).round() as i16;
             penalties.agree[usize::from(quality)] = penalty(1.0 - error);
             penalties.differ[usize::from(quality)] = penalty(error / 3.0);
         }
@@ -65,7 +72,8 @@ impl BasePenalties {
     #[inline]
     pub fn of(&self, base: u8, quality: u8, from: u8) -> i32 {
         let quality = usize::from(quality.min(QUALITY_MAX));
-        if base == from || base > 3 { self.agree[quality] } else { self.differ[quality] }
+        let penalties = if base == from || base > 3 { &self.agree } else { &self.differ };
+        i32::from(penalties[quality])
     }
 }
 
@@ -91,16 +99,58 @@ pub fn ungapped(
     sum
 }
 
-/// Rows of the recurrence, kept between reads.
+/// Memory of the recurrence, kept between reads.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    matched: Vec<i32>,
-    inserted: Vec<i32>,
+    /// The haplotype as far as the band reaches, with [`OUTSIDE`] beyond its ends.
+    bases: Vec<u8>,
+    gap_open: Vec<i16>,
+    gap_extend: Vec<i16>,
+    /// Best of all states, of the last row and of this one, with a border at the end.
+    all: [Vec<i16>; 2],
+    /// Best that ends in an insertion, likewise.
+    inserted: [Vec<i16>; 2],
+    /// Best that ends in a pair of bases, of this row.
+    matched: Vec<i16>,
 }
 
-/// Penalty of the best path whose diagonals (haplotype base minus read base) are in `diagonals`.
+impl Rows {
+    fn lay_out(&mut self, haplotype: HaplotypePart<'_>, low: i32, length: usize, width: usize) {
+        self.bases.clear();
+        self.gap_open.clear();
+        self.gap_extend.clear();
+        let before = (usize::try_from(-low).unwrap_or(0)).min(length);
+        let from = (usize::try_from(low).unwrap_or(0)).min(haplotype.bases.len());
+        let to = (from + length - before).min(haplotype.bases.len());
+        self.bases.resize(before, OUTSIDE);
+        self.bases.extend_from_slice(&haplotype.bases[from..to]);
+        self.bases.resize(length, OUTSIDE);
+        for (laid_out, given) in
+            [(&mut self.gap_open, haplotype.gap_open), (&mut self.gap_extend, haplotype.gap_extend)]
+        {
+            laid_out.resize(before, NEVER);
+            laid_out.extend_from_slice(&given[from..to]);
+            laid_out.resize(length, NEVER);
+        }
+        self.matched.clear();
+        self.matched.resize(width, NEVER);
+        for row in &mut self.all {
+            row.clear();
+            row.resize(width, 0);
+            row.push(NEVER);
+        }
+        for row in &mut self.inserted {
+            row.clear();
+            row.resize(width + 1, NEVER);
+        }
+    }
+}
+
+/// Penalty of the best path whose diagonals (haplotype base minus read base) are in `diagonals`,
+/// widened at the end to a multiple of eight.
 ///
-/// Returns at most `limit`; a read that fits nowhere gets `limit`.
+/// Returns at most `limit`, which is at most [`LIMIT_MAX`]; a read that fits nowhere gets `limit`.
+/// Bases that hang over an end of the haplotype cost as much as differing ones.
 pub fn banded(
     read: ReadPart<'_>,
     haplotype: HaplotypePart<'_>,
@@ -109,47 +159,79 @@ pub fn banded(
     limit: i32,
     rows: &mut Rows,
 ) -> i32 {
+    let limit = limit.min(LIMIT_MAX);
     let low = *diagonals.start();
-    let width = usize::try_from(diagonals.end() - low + 1).unwrap_or(0);
-    // Index 0 and width + 1 are borders, so that neighbours need no test.
-    rows.matched.clear();
-    rows.matched.resize(width + 2, 0);
-    rows.inserted.clear();
-    rows.inserted.resize(width + 2, NEVER);
-    (rows.matched[0], rows.matched[width + 1]) = (NEVER, NEVER);
-    let length = haplotype.bases.len();
+    let width = usize::try_from(diagonals.end() - low + 1).unwrap_or(0).next_multiple_of(LANES);
+    rows.lay_out(haplotype, low, read.bases.len() + width, width);
+    let mut best = 0;
     for (at, (&base, &quality)) in read.bases.iter().zip(read.qualities).enumerate() {
-        let mut deleted = NEVER;
-        let mut before = NEVER;
-        let mut best = NEVER;
-        for band in 1..=width {
-            let on = low + at as i32 + band as i32 - 1;
-            let inside = usize::try_from(on).ok().filter(|&on| on < length);
-            let from = inside.map_or(OUTSIDE, |on| haplotype.bases[on]);
-            // `matched` of the last row holds the best of all three states there.
-            let matched = rows.matched[band] + penalties.of(base, quality, from);
-            let mut inserted = NEVER;
-            if let Some(on) = inside {
-                let (open, extend) = (haplotype.gap_open[on], haplotype.gap_extend[on]);
-                inserted = (rows.matched[band + 1] + open)
-                    .min(rows.inserted[band + 1] + extend)
-                    .min(NEVER);
-                deleted = (before + open).min(deleted + extend).min(NEVER);
-            } else {
-                deleted = NEVER;
-            }
-            before = matched;
-            let all = matched.min(inserted).min(deleted);
-            rows.matched[band] = all;
-            rows.inserted[band] = inserted;
-            best = best.min(all);
-        }
-        if best >= limit {
+        let quality = usize::from(quality.min(QUALITY_MAX));
+        let agree = penalties.agree[quality];
+        let differ = if base > 3 { agree } else { penalties.differ[quality] };
+        best = row(rows, at..at + width, base, agree, differ);
+        if i32::from(best) >= limit {
             return limit;
         }
     }
-    let end = rows.matched[1..=width].iter().min();
-    end.map_or(limit, |&best| best.min(limit))
+    i32::from(best)
+}
+
+/// One row: the read's next base against `on` of the laid-out haplotype. Returns its best.
+fn row(rows: &mut Rows, on: std::ops::Range<usize>, base: u8, agree: i16, differ: i16) -> i16 {
+    let bases = &rows.bases[on.clone()];
+    let (open, extend) = (&rows.gap_open[on.clone()], &rows.gap_extend[on]);
+    let [all, next_all] = &mut rows.all;
+    let [inserted, next_inserted] = &mut rows.inserted;
+    pairs(all, bases, base, [agree, differ], &mut rows.matched);
+    insertions(&all[1..], &inserted[1..], open, extend, next_inserted);
+    let best = deletions(&rows.matched, next_inserted, open, extend, next_all);
+    rows.all.swap(0, 1);
+    rows.inserted.swap(0, 1);
+    best
+}
+
+// Each step is a function of its own, so that the compiler knows that the slices do not overlap.
+
+#[inline(never)]
+fn pairs(all: &[i16], bases: &[u8], base: u8, [agree, differ]: [i16; 2], matched: &mut [i16]) {
+    let more = differ - agree;
+    for ((matched, &all), &from) in matched.iter_mut().zip(all).zip(bases) {
+        *matched = (all + agree + more * i16::from(from != base)).min(NEVER);
+    }
+}
+
+#[inline(never)]
+fn insertions(all: &[i16], inserted: &[i16], open: &[i16], extend: &[i16], next: &mut [i16]) {
+    let gaps = open.iter().zip(extend);
+    for ((next, (&all, &inserted)), (&open, &extend)) in
+        next.iter_mut().zip(all.iter().zip(inserted)).zip(gaps)
+    {
+        *next = (all + open).min(inserted + extend).min(NEVER);
+    }
+}
+
+/// Deletions go along the row, one base after the other.
+#[inline(never)]
+fn deletions(
+    matched: &[i16],
+    inserted: &[i16],
+    open: &[i16],
+    extend: &[i16],
+    all: &mut [i16],
+) -> i16 {
+    let never = i32::from(NEVER);
+    let (mut before, mut deleted, mut best) = (never, never, never);
+    let gaps = open.iter().zip(extend);
+    for ((all, (&matched, &inserted)), (&open, &extend)) in
+        all.iter_mut().zip(matched.iter().zip(inserted)).zip(gaps)
+    {
+        deleted = (before + i32::from(open)).min(deleted + i32::from(extend));
+        before = i32::from(matched);
+        let cell = before.min(i32::from(inserted)).min(deleted).min(never);
+        best = best.min(cell);
+        *all = cell as i16;
+    }
+    best as i16
 }
 
 #[cfg(test)]
@@ -164,7 +246,7 @@ mod tests {
             .collect()
     }
 
-    fn score(read: &str, haplotype: &str, open: i32) -> i32 {
+    fn score(read: &str, haplotype: &str, open: i16) -> i32 {
         let (read, haplotype) = (codes(read), codes(haplotype));
         let qualities = vec![30; read.len()];
         let part = ReadPart { bases: &read, qualities: &qualities };
@@ -181,9 +263,10 @@ mod tests {
         let ends = vec![OUTSIDE; 40];
         let padded = [&ends[..], haplotype, &ends[..]].concat();
         let best = |cell: [i32; 3]| cell[0].min(cell[1]).min(cell[2]);
-        let mut last = vec![[0, NEVER, NEVER]; padded.len() + 1];
+        const FAR: i32 = i32::MAX / 4;
+        let mut last = vec![[0, FAR, FAR]; padded.len() + 1];
         for (&base, &quality) in read.bases.iter().zip(read.qualities) {
-            let mut next = vec![[NEVER; 3]; padded.len() + 1];
+            let mut next = vec![[FAR; 3]; padded.len() + 1];
             for (on, &from) in padded.iter().enumerate() {
                 next[on + 1][0] = best(last[on]) + penalties.of(base, quality, from);
                 if from != OUTSIDE {
@@ -193,7 +276,7 @@ mod tests {
             }
             last = next;
         }
-        last[1..].iter().flatten().copied().min().unwrap_or(NEVER)
+        last[1..].iter().flatten().copied().min().unwrap_or(FAR)
     }
 
     #[test]
@@ -240,14 +323,14 @@ mod tests {
                 bases: &haplotype, gap_open: &gap_open, gap_extend: &gap_extend,
             };
             let penalties = BasePenalties::default();
-            let got = banded(part, model, -35..=35, &penalties, NEVER, &mut Rows::default());
+            let got = banded(part, model, -35..=35, &penalties, LIMIT_MAX, &mut Rows::default());
             let ungapped = (-30..30)
-                .map(|offset| ungapped(part, &haplotype, offset, &penalties, NEVER))
+                .map(|offset| ungapped(part, &haplotype, offset, &penalties, i32::MAX))
                 .min()
-                .unwrap_or(NEVER);
-            proptest::prop_assert!(got <= ungapped);
+                .unwrap_or(i32::MAX);
+            proptest::prop_assert!(got <= ungapped.min(LIMIT_MAX));
             let full = full(part, &haplotype, 700, 90);
-            proptest::prop_assert_eq!(got, full);
+            proptest::prop_assert_eq!(got, full.min(LIMIT_MAX));
         }
     }
 }

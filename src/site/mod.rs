@@ -81,9 +81,13 @@ impl Site {
         if let Some(store) = stores.get(tenant) {
             return Ok(store.clone());
         }
-        let place = self.settings.store.iter().find(|place| place.tenant == *tenant);
+        let place = self.settings.store.iter().find(|place| place.name == tenant.as_str());
         let place = place.ok_or_else(|| Error::NoStore { tenant: tenant.clone() })?;
-        let store = store::open(&place.place)?;
+        let (store, backend) = store::open(place)?;
+        if let Some(reason) = backend.reason {
+            self.notices.add(format!("{}: {reason}; using '{}'", place.path.display(), backend.name));
+        }
+        let store: Arc<dyn ShareStore> = Arc::from(store);
         stores.insert(tenant.clone(), store.clone());
         Ok(store)
     }
@@ -182,7 +186,7 @@ pub enum Error {
         peer: SiteId,
     },
     /// There is no store for these shares.
-    #[error("there is no [[store]] for the shares of '{tenant}' in this site's configuration")]
+    #[error("there is no [[store]] with name = '{tenant}' in this site's configuration")]
     NoStore {
         /// Whose shares.
         tenant: SiteId,

@@ -21,7 +21,7 @@ pub struct LoadedReference {
     /// The FASTA file.
     pub path: PathBuf,
     /// The sequences.
-    pub reference: Reference,
+    pub reference: Arc<Reference>,
     /// Digest of names and sequences.
     pub digest: String,
     index_path: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl LoadedReference {
             name: settings.name.clone(),
             path: settings.fasta.clone(),
             digest: reference.digest().to_hex().to_string(),
-            reference,
+            reference: Arc::new(reference),
             index_path: settings.index.clone(),
             index: std::sync::Mutex::new(None),
         })
@@ -56,7 +56,7 @@ impl LoadedReference {
         }
         let index = match &self.index_path {
             Some(path) => self.read_index(path)?,
-            None => Index::build(&self.reference, threads),
+            None => Index::build(&self.reference, threads).map_err(|error| self.failed(error))?,
         };
         Ok(slot.insert(Arc::new(index)).clone())
     }
@@ -64,9 +64,12 @@ impl LoadedReference {
     /// Reads an index file and checks that it is of this reference.
     pub fn read_index(&self, path: &Path) -> Result<Index, Error> {
         let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
-        Index::read(BufReader::with_capacity(1 << 20, file), &self.reference).map_err(|error| {
-            Error::Reference { name: self.name.clone(), fault: error.fault(), source: Box::new(error) }
-        })
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        Index::read(&mut file, &self.reference).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: impl Faulty) -> Error {
+        Error::Reference { name: self.name.clone(), fault: error.fault(), source: Box::new(error) }
     }
 
     /// Builds the index and writes it to a file, whole or not at all.

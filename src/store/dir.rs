@@ -234,8 +234,7 @@ impl ShareStore for DirStore {
         let digests = self.digests(&info)?;
         let path = self.folder(id).join("stripes");
         let pool = StripeReader::pool(&info);
-        // Registering the memory costs about as much as reading it a few times unregistered.
-        let registered = (info.stripes > 16 * HELD_STRIPES as u64).then_some(&pool);
+        let registered = StripeReader::registered(&info, &pool);
         let preference =
             Preference { pool: registered, ..self.preference(info.stripe_bytes as usize) };
         let disk = self.disk(&path, Mode::Read, &preference)?;

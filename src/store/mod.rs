@@ -8,6 +8,7 @@
 pub(crate) mod conformance;
 mod dir;
 mod stripes;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ use crate::base::{ByteCount, Chunk, Fault, Faulty, ShareId};
 use crate::io::{Backend, DiskKind};
 
 pub use dir::DirStore;
+pub use volume::Volume;
 
 /// Stripes that an open writer or reader of a local store holds at most. A pool that feeds a writer
 /// needs more than that.
@@ -44,7 +46,7 @@ pub struct StoreSettings {
 pub type OpenStore = fn(&StoreSettings) -> Result<(Box<dyn ShareStore>, Backend), Error>;
 
 /// The kinds of local stores.
-pub const STORES: &[(&str, OpenStore)] = &[("dir", dir::open)];
+pub const STORES: &[(&str, OpenStore)] = &[("dir", dir::open), ("volume", volume::open)];
 
 /// Opens the store that the settings describe.
 ///
@@ -266,6 +268,9 @@ impl Faulty for Error {
                 Some("'dsgd store repair' rebuilds it from the other two shares".into())
             }
             Error::Full { .. } => Some("free space, or give the volume more".into()),
+            Error::Occupied { .. } => {
+                Some("if that may be lost, write zeros over its first 128 KiB".into())
+            }
             Error::Busy { .. } => Some("try again when the other process has ended".into()),
             _ => None,
         }

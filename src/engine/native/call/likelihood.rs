@@ -122,7 +122,8 @@ impl Model {
         }
         let from = (head.min(tail).max(0) as usize).min(bases.len());
         let to = (head.max(tail).max(0) as usize + slice.part.bases.len()).min(bases.len());
-        let cheapest = gaps.open[from..to.max(from)].iter().copied().min().unwrap_or(FAR);
+        let cheapest =
+            gaps.open[from..to.max(from)].iter().min().map_or(FAR, |&open| i32::from(open));
         if !gapped || best <= cheapest {
             return best.min(limit);
         }

@@ -24,23 +24,23 @@ const EXTEND_IN_REPEAT: i32 = 4;
 /// Gap penalties along a sequence, in units of the pair HMM.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GapPenalties {
-    pub(super) open: Vec<i32>,
-    pub(super) extend: Vec<i32>,
+    pub(super) open: Vec<i16>,
+    pub(super) extend: Vec<i16>,
 }
 
 impl GapPenalties {
     /// Penalties for the bases of a haplotype.
     pub(super) fn of(bases: &[u8]) -> Self {
-        let mut open = vec![HOMOPOLYMER_OPEN[0] * PER_PHRED; bases.len() + 1];
-        let mut extend = vec![EXTEND * PER_PHRED; bases.len() + 1];
+        let mut open = vec![units(HOMOPOLYMER_OPEN[0]); bases.len() + 1];
+        let mut extend = vec![units(EXTEND); bases.len() + 1];
         for_each_tract(bases, |unit, start, end| {
-            let units = (end - start) / unit;
-            let penalty = open_penalty(unit, units) * PER_PHRED;
+            let count = (end - start) / unit;
+            let penalty = units(open_penalty(unit, count));
             // The base after the tract too: there a gap before it is still one in the tract.
             for at in start..=end.min(bases.len()) {
                 open[at] = open[at].min(penalty);
-                if unit > 1 && units >= 3 {
-                    extend[at] = extend[at].min(EXTEND_IN_REPEAT * PER_PHRED);
+                if unit > 1 && count >= 3 {
+                    extend[at] = extend[at].min(units(EXTEND_IN_REPEAT));
                 }
             }
         });
@@ -48,6 +48,10 @@ impl GapPenalties {
         extend.truncate(bases.len());
         Self { open, extend }
     }
+}
+
+fn units(phred: i32) -> i16 {
+    (phred * PER_PHRED) as i16
 }
 
 /// Calls `found(unit, start, end)` for each maximal tract of at least two units.
@@ -107,7 +111,9 @@ pub(super) fn artefact_prior(tract: (usize, usize), length: usize) -> i32 {
         return open_penalty(1, 1);
     }
     let slips = (length / unit) as i32;
-    (open_penalty(unit, bases / unit) + 3).max(ARTEFACT_MIN) + 6 * (slips - 1).min(4)
+    let slip = (open_penalty(unit, bases / unit) + 3).max(ARTEFACT_MIN);
+    // Several slips at once are rarer, and so are slips of long units.
+    slip + 6 * (slips - 1).min(4) + 4 * (unit as i32 - 1)
 }
 
 fn open_penalty(unit: usize, units: usize) -> i32 {
@@ -147,8 +153,8 @@ mod tests {
         bases.extend([0; 11]);
         bases.extend([2, 1, 3, 2]);
         let penalties = GapPenalties::of(&bases);
-        assert_eq!(penalties.open[2], 45 * PER_PHRED);
-        assert_eq!(penalties.open[9], 26 * PER_PHRED);
+        assert_eq!(penalties.open[2], units(45));
+        assert_eq!(penalties.open[9], units(26));
         assert_eq!(penalties.open[5], penalties.open[17]);
         assert_eq!(tract_at(&bases, 8), (12, 1));
         assert_eq!(tract_at(&bases, 3), (1, 1));
