@@ -1,16 +1,13 @@
 //! The CPU's forms of the kernels, chosen at run time by what the processor has.
 
-<<<<<<< HEAD
 pub mod align;
-=======
+pub mod otp;
+pub mod pages;
+pub mod share;
 use crate::base::ShareLetter;
 
 use super::{Device, Error, Queue};
 
->>>>>>> main
-pub mod otp;
-pub mod pages;
-pub mod share;
 
 /// The processor this program runs on: always there.
 struct Cpu;
