@@ -1,13 +1,12 @@
 //! The CPU's forms of the kernels, chosen at run time by what the processor has.
 
+use crate::base::ShareLetter;
+use super::{Device, Error, Queue};
+
 pub mod align;
 pub mod otp;
 pub mod pages;
 pub mod share;
-use crate::base::ShareLetter;
-
-use super::{Device, Error, Queue};
-
 
 /// The processor this program runs on: always there.
 struct Cpu;

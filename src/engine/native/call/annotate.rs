@@ -7,14 +7,7 @@ use crate::genome::Variant;
 use crate::genome::reference::BASE_LETTERS;
 use crate::kernel::pairhmm::PER_PHRED;
 
-/// FILTER names that this caller uses, with their descriptions.
-pub const FILTERS: &[(&str, &str)] = &[
-    ("LowQual", "QUAL is below 20"),
-    ("LowGQ", "GQ is below 4"),
-    ("LowDepth", "Fewer than 3 templates inform the site"),
-    ("StrandBias", "Alternative alleles are nearly all on one strand, reference alleles are not"),
-    ("AlleleBalance", "Too few templates have the alternative allele, for a site of this kind"),
-];
+// Limits of the filters that `genome::vcf::FILTERS` declares.
 
 const QUALITY_MIN: f32 = 20.0;
 const GENOTYPE_QUALITY_MIN: u32 = 4;
@@ -112,7 +105,7 @@ fn filters(
         failed.push("StrandBias");
     }
     if unbalanced && variant.quality < QUALITY_MIN {
-        failed.push("AlleleBalance");
+        failed.push("LowAF");
     }
     failed
 }

@@ -7,6 +7,8 @@
 //! accurate genetic variant discovery to tens of thousands of samples"); genotypes are of whole
 //! windows, so that neighbouring events are judged together.
 
+#[cfg(test)]
+mod accuracy;
 mod activity;
 mod annotate;
 mod assembly;
@@ -24,8 +26,6 @@ use likelihood::Model;
 
 use super::AlignedRead;
 use crate::genome::{Reference, Variant};
-
-pub use annotate::FILTERS;
 
 /// Settings of the caller that change its answers; part of the provenance.
 #[derive(Clone, Debug, PartialEq)]
