@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::Native;
 use super::aligned::AlignedRead;
 use super::bam::BamWriter;
-use super::call::{CallSettings, FILTERS, MARGIN, call_region};
+use super::call::{CallSettings, MARGIN, call_region};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
 use super::learn::Learn;
@@ -18,7 +18,7 @@ use super::record::pack;
 use crate::base::clock::Stopwatch;
 use crate::engine::{CallReport, CallRequest, Engine, Error};
 use crate::flow::{Flow, Meters, Weigh};
-use crate::genome::vcf::{Declaration, VcfHeader, VcfWriter};
+use crate::genome::vcf::{VcfHeader, VcfWriter};
 use crate::genome::{ReadBatch, Variant};
 
 /// Compression level of the VCF.
@@ -234,12 +234,9 @@ fn call_all(
     vcf: &mut (dyn Write + Send),
     report: &mut CallReport,
 ) -> Result<(), Error> {
-    let mut header = VcfHeader::new(request.sample.clone(), request.reference)
+    let header = VcfHeader::new(request.sample.clone(), request.reference)
         .with_line("source", format!("dsgd {}", engine.version()))
         .with_line("dsgdCommandLine", request.command_line.clone());
-    header.filters.retain(|filter| filter.id == "PASS");
-    let declared = |&(id, description)| Declaration { id, number: "", kind: "", description };
-    header.filters.extend(FILTERS.iter().map(declared));
     let mut writer = VcfWriter::new(vcf, header, VCF_LEVEL)?;
     let settings = CallSettings { ploidy: request.ploidy };
     let reference = request.reference;
