@@ -14,6 +14,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,17 @@ pub struct KeyWait {
 
 /// What is told about waiting for keys.
 pub type OnWait = Arc<dyn Fn(&KeyWait) + Send + Sync>;
+
+impl fmt::Display for KeyWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (peer, needed, available) = (&self.peer, self.needed, self.available);
+        write!(f, "waiting for keys of the link to {peer}: {available} of {needed} are there")?;
+        match self.wait {
+            Some(wait) => write!(f, "; the rest in {:.0} s", wait.as_secs_f64().ceil()),
+            None => write!(f, "; no more arrive by themselves"),
+        }
+    }
+}
 
 /// How connections behave.
 #[derive(Clone)]
