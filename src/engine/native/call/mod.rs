@@ -19,6 +19,8 @@ mod genotype;
 mod haplotype;
 mod likelihood;
 mod repeat;
+#[cfg(test)]
+mod tests;
 
 use activity::Window;
 use evidence::Evidence;
