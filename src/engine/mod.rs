@@ -1,6 +1,7 @@
 //! Reads in, variants out.
 
 pub mod compare;
+pub mod external;
 pub mod native;
 
 use std::io::Write;
