@@ -381,14 +381,16 @@ fn judge_line(
 /// A unit, compressed; places count from its own beginning.
 struct Packed {
     blocks: Vec<u8>,
-    /// Contig by its index in `unit_contigs`, bases, and place in the file.
-    entries: Vec<(usize, (u32, u32), (VirtualOffset, VirtualOffset))>,
+    entries: Vec<Entry>,
     unit_contigs: Vec<String>,
     text_bytes: u64,
     text_bytes_in: u64,
     kept: u64,
     removed: u64,
 }
+
+/// Contig by its index in `unit_contigs`, bases, and place in the file.
+type Entry = (usize, (u32, u32), (VirtualOffset, VirtualOffset));
 
 impl flow::Weigh for Packed {
     fn weight(&self) -> u64 {
