@@ -173,12 +173,12 @@ mod tests {
         assert!(whole == text);
         for cut in [file.len() - 1, file.len() - 28, 100] {
             assert!(
-                BlockRuns::new(&[], &file[..cut], "x").any(|run| Result::is_err(&run)),
+                BlockRuns::new(&[], &file[..cut], "x").any(|run| run.is_err()),
                 "{cut}"
             );
         }
         let mixed = [&file[..], b"more"].concat();
-        assert!(BlockRuns::new(&[], &mixed[..], "x").any(|run| Result::is_err(&run)));
+        assert!(BlockRuns::new(&[], &mixed[..], "x").any(|run| run.is_err()));
     }
 
     #[test]
