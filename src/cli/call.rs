@@ -1,17 +1,17 @@
 //! `dsgd call`: the engine alone, on local files.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::deposit::{ReadLayout, roles, stage_table};
-use super::{Context, Error, Outcome, file_error};
+use super::{Context, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, SampleName};
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
-use crate::io::FileWriter;
+use crate::io::StreamWriter;
 use crate::pipeline::analyse::Analyse;
 use crate::pipeline::intake::{Source, read_file};
 use crate::site::LoadedReference;
@@ -83,6 +83,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         command_line: command_line(arguments),
         meters: &meters,
     };
+    let create = |path: &Path| StreamWriter::create(path, None);
     let mut bam = arguments.bam.as_deref().map(create).transpose()?;
     let (calls, report) = std::thread::scope(|scope| {
         let mut sources = Vec::with_capacity(files.len());
@@ -97,8 +98,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         let bam = bam.as_mut().map(|out| out as &mut (dyn Write + Send));
         Ok::<_, Box<dyn crate::base::Faulty>>(analyse.run(scope, sources, bam)?)
     })?;
-    if let (Some(out), Some(path)) = (bam, &arguments.bam) {
-        finish(out, path)?;
+    if let Some(bam) = bam {
+        bam.finish()?;
     }
     write_whole(&arguments.output, &calls.vcf)?;
     let mut index = arguments.output.clone().into_os_string();
@@ -141,20 +142,9 @@ pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>
     Ok(bed::read(BufReader::new(file))?)
 }
 
-fn create(path: &Path) -> Result<BufWriter<FileWriter>, Error> {
-    let file = FileWriter::create(path, None).map_err(file_error(path))?;
-    Ok(BufWriter::with_capacity(1 << 20, file))
-}
-
-fn finish(out: BufWriter<FileWriter>, path: &Path) -> Result<(), Error> {
-    let failed = file_error(path);
-    let out = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    out.finish().map_err(failed)
-}
-
 /// Writes a file that appears whole or not at all.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut out = create(path)?;
-    out.write_all(bytes).map_err(file_error(path))?;
-    finish(out, path)
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), crate::io::Error> {
+    let mut out = StreamWriter::create(path, Some(bytes.len() as u64))?;
+    out.add(bytes)?;
+    out.finish().map(drop)
 }

@@ -1,8 +1,9 @@
 //! NVIDIA cards: `kernels/<kernel>.cu`, compiled for the card in the machine when it is first used.
 //!
 //! The driver and its compiler (NVRTC) are looked for at run time, so the program builds and starts
-//! anywhere. The kernels' text is tested on CPUs (`tests/kernel_forms.rs`); this host side has
-//! **never run on a card**: it compiles, and it is absent without a driver, no more is known.
+//! anywhere. This **never ran on a card**. What runs are the kernels' text on CPUs
+//! (`tests/kernel_forms.rs`), and this host side with the true compiler against a driver simulated on
+//! the CPU (`kernels/shim/driver.cpp`): right results are known, speed is not.
 #![allow(unsafe_code)]
 
 use std::sync::{Arc, OnceLock};
@@ -97,7 +98,7 @@ impl Device for Card {
 
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
         // A column's vectors, and with them the grid, are counted in 32 bits.
-        let column_bytes = stride(piece_bytes.max(1)).min(1 << 30);
+        let column_bytes = stride(piece_bytes.clamp(1, 1 << 30));
         let lanes = [CardLane::new(self, column_bytes)?, CardLane::new(self, column_bytes)?];
         Ok(Box::new(Lanes::new(lanes, column_bytes)))
     }

@@ -184,16 +184,18 @@ fn half_of(lengths: &[usize]) -> usize {
     length / 2
 }
 
-/// A device in host memory, which does what the kernels do byte by byte: so the cutting is tested on
-/// every machine.
+/// A device in host memory, which does what the kernels do, and only when its results are wanted: so the
+/// cutting is tested on every machine.
 #[cfg(test)]
 pub(super) mod host {
+    use crate::kernel::otp;
+
     use super::*;
 
     #[derive(Default)]
     struct HostLane {
-        memory: Vec<Vec<u8>>,
-        outputs: usize,
+        memory: Vec<u8>,
+        running: Option<(Work, usize)>,
     }
 
     impl Lane for HostLane {
@@ -203,30 +205,32 @@ pub(super) mod host {
             bytes: usize,
             inputs: impl Iterator<Item = &'a [u8]>,
         ) -> Result<(), Error> {
-            assert_eq!(self.outputs, 0, "a lane is emptied before it is filled again");
-            let inputs: Vec<&[u8]> = inputs.collect();
-            assert_eq!(inputs.len(), work.inputs());
-            let rows = match work {
-                Work::Xor => 0b11,
-                Work::Share { rows, .. } => rows,
-            };
-            let sum = |output: usize, at: usize| {
-                let named = (0..inputs.len()).filter(|i| rows >> (4 * output + i) & 1 == 1);
-                named.fold(0, |sum, input| sum ^ inputs[input][at])
-            };
-            self.outputs = work.outputs();
-            self.memory =
-                (0..self.outputs).map(|o| (0..bytes).map(|at| sum(o, at)).collect()).collect();
+            let stride = stride(bytes);
+            let before = self.running.replace((work, stride));
+            assert!(before.is_none(), "a lane is emptied before it is filled again");
+            self.memory = vec![0xee; work.inputs() * stride];
+            let columns = self.memory.chunks_mut(stride).zip(inputs);
+            let filled = columns.map(|(column, input)| column[..bytes].copy_from_slice(input));
+            assert_eq!(filled.count(), work.inputs());
             Ok(())
         }
 
         fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
+            let (work, stride) = self.running.take().expect("a lane is filled before");
+            let rows = match work {
+                Work::Xor => 0b11,
+                Work::Share { rows, .. } => rows,
+            };
             let mut written = 0;
-            for (column, bytes) in outputs.zip(&self.memory) {
-                column.copy_from_slice(bytes);
+            for (number, output) in outputs.enumerate() {
+                output.fill(0);
+                for input in (0..work.inputs()).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1)
+                {
+                    otp::xor(output, &self.memory[input * stride..]);
+                }
                 written += 1;
             }
-            assert_eq!(std::mem::take(&mut self.outputs), written);
+            assert_eq!(written, work.outputs());
             Ok(())
         }
     }

@@ -112,10 +112,10 @@ impl Device for Arc<Gpu> {
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
         let limits = self.device.limits();
         let groups = limits.max_compute_workgroups_per_dimension as usize;
-        let column_bytes = stride(piece_bytes.max(1))
-            .min(limits.max_storage_buffer_binding_size as usize / COLUMNS)
+        let most = (limits.max_storage_buffer_binding_size as usize / COLUMNS)
             .min(groups * WORKGROUP * VECTOR_BYTES);
-        let column_bytes = column_bytes / VECTOR_BYTES * VECTOR_BYTES;
+        let column_bytes =
+            stride(piece_bytes.clamp(1, most)).min(most / VECTOR_BYTES * VECTOR_BYTES);
         let lanes = [GpuLane::new(self, column_bytes)?, GpuLane::new(self, column_bytes)?];
         Ok(Box::new(Lanes::new(lanes, column_bytes)))
     }

@@ -67,7 +67,14 @@ const KEY_POLL: std::ops::Range<Duration> = Duration::from_millis(5)..Duration::
 
 impl Connection {
     pub(super) fn new(wire: Wire, channel: Channel, settings: &Settings) -> Self {
-        Self { wire, channel, settings: settings.clone(), pool: None, scratch: Vec::new(), traffic: None }
+        Self {
+            wire,
+            channel,
+            settings: settings.clone(),
+            pool: None,
+            scratch: Vec::new(),
+            traffic: None,
+        }
     }
 
     /// Counts what was carried in `traffic` when the connection ends.
@@ -300,7 +307,7 @@ fn check_length(bytes: usize, settings: &Settings) -> Result<(), otp::Error> {
 #[cfg(test)]
 impl Connection {
     /// The bare socket, to misbehave with.
-    pub(super) fn into_stream(self) -> std::net::TcpStream {
-        self.wire.into_stream()
+    pub(super) fn clone_stream(&self) -> std::net::TcpStream {
+        self.wire.clone_stream()
     }
 }

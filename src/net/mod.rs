@@ -14,8 +14,11 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::base::{ByteCount, SiteId};
 use crate::otp::Limits;
@@ -46,6 +49,17 @@ pub struct KeyWait {
     pub available: ByteCount,
     /// How long until it is enough; `None` when nothing arrives by itself.
     pub wait: Option<Duration>,
+}
+
+impl fmt::Display for KeyWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (peer, needed, available) = (&self.peer, self.needed, self.available);
+        write!(f, "waiting for keys of the link to {peer}: {available} of {needed} are there")?;
+        match self.wait {
+            Some(wait) => write!(f, "; the rest in {:.0} s", wait.as_secs_f64().ceil()),
+            None => write!(f, "; no more arrive by themselves"),
+        }
+    }
 }
 
 /// How connections behave.

@@ -73,10 +73,12 @@ impl Listener {
     /// Errors: [`Error::ListenerClosed`] after [`Closer::close`].
     pub fn accept(&self) -> Result<Incoming, Error> {
         loop {
-            let result = self.listener.accept();
-            if self.closed.load(Ordering::SeqCst) {
+            let closed = || self.closed.load(Ordering::SeqCst);
+            // Closed before, or while waiting.
+            let result = if closed() { None } else { Some(self.listener.accept()) };
+            let Some(result) = result.filter(|_| !closed()) else {
                 return Err(Error::ListenerClosed { address: self.address.to_string() });
-            }
+            };
             match result {
                 Ok((stream, address)) => return Ok(Incoming { stream, address }),
                 // The caller hung up, or a signal came: the next call is as good.

@@ -187,6 +187,7 @@ fn without_keys_sending_waits_and_then_fails() {
     assert_eq!(error.fault(), Fault::TryAgain);
     assert!(error.hint().unwrap().contains("key rate"));
 
+    let world = World::new(2 * 4096, 8 * 4096);
     let (waits, clock) = (Arc::new(AtomicU32::new(0)), world.clock.clone());
     let counted = Arc::clone(&waits);
     let on_wait = move |wait: &KeyWait| {
@@ -287,7 +288,7 @@ fn slow_and_lying_peers_are_given_up() {
 
     // After an honest beginning: a header that announces 4 GiB.
     let (one, mut two) = world.connect(&patient());
-    let mut raw = one.into_stream();
+    let mut raw = one.clone_stream();
     let mut header = [0; 48];
     header[..5].copy_from_slice(b"DSG\x01\x02");
     header[12..16].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -35,8 +35,8 @@ impl Wire {
     }
 
     #[cfg(test)]
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
+    pub fn clone_stream(&self) -> TcpStream {
+        self.stream.try_clone().expect("a socket can be had twice")
     }
 
     pub fn address(&self) -> &str {

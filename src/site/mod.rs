@@ -108,6 +108,7 @@ impl Site {
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
             on_wait: Some(Arc::new(move |wait: &net::KeyWait| notices.add(wait.to_string()))),
+            ..net::Settings::default()
         }
     }
 
@@ -171,6 +172,9 @@ pub enum Error {
     /// Filtering failed.
     #[error(transparent)]
     Disclosure(#[from] crate::disclosure::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    Output(#[from] crate::io::Error),
     /// A peer refused or failed.
     #[error("{peer}")]
     Peer {
@@ -263,6 +267,7 @@ impl Faulty for Error {
             Error::Catalogue(error) => error.fault(),
             Error::Key(error) => error.fault(),
             Error::Net(error) => error.fault(),
+            Error::Output(error) => error.fault(),
             Error::Disclosure(error) => error.fault(),
             Error::Peer { source, .. } => Fault::from_exit_code(source.code),
             Error::Protocol { .. } => Fault::Unavailable,
@@ -283,6 +288,7 @@ impl Faulty for Error {
             Error::Catalogue(error) => error.hint(),
             Error::Key(error) => error.hint(),
             Error::Net(error) => error.hint(),
+            Error::Output(error) => error.hint(),
             Error::Disclosure(error) => error.hint(),
             Error::Peer { source, .. } => source.hint.clone(),
             Error::NotConfigured { known, .. } if !known.is_empty() => {

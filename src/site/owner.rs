@@ -10,7 +10,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
-use crate::io::FileWriter;
+use crate::io::StreamWriter;
 use crate::pipeline::intake::read_file;
 use crate::key::{Provenance, RandomSettings};
 use crate::net::Cipher;
@@ -322,21 +322,21 @@ fn file_name(file: &str, member: usize) -> PathBuf {
 }
 
 fn restore_to(restore: &Restore<'_>, path: &Path, bytes: u64) -> Result<(), Error> {
-    let failed = |source| Error::File { path: path.into(), source };
-    let mut writer = FileWriter::create(path, Some(bytes)).map_err(failed)?;
+    let mut writer = StreamWriter::create(path, Some(bytes))?;
     let meter = restore.meters.add("write", 1);
     std::thread::scope(|scope| -> Result<(), Error> {
         for chunk in restore.start(scope)?.starving(&meter) {
             let chunk = chunk.map_err(crate::pipeline::Error::Stage)?;
             let working = Stopwatch::start();
             let weight = chunk.len() as u64;
-            writer.write(chunk).map_err(failed)?;
+            writer.add(&chunk)?;
             meter.busy(working.elapsed());
             meter.came_out(weight);
         }
         Ok(())
     })?;
-    writer.finish().map_err(failed)
+    writer.finish()?;
+    Ok(())
 }
 
 fn rebuild(

@@ -1,7 +1,7 @@
 //! References and their indexes: loaded once, used for many samples.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::engine::external::External;
 use crate::engine::native::{Index, Native};
 use crate::engine::Engine;
 use crate::genome::Reference;
-use crate::io::FileWriter;
+use crate::io::StreamWriter;
 
 /// A reference in memory, with its index once a native engine asked for it.
 pub struct LoadedReference {
@@ -74,12 +74,11 @@ impl LoadedReference {
 
     /// Builds the index and writes it to a file, whole or not at all.
     pub fn write_index(&self, path: &Path, threads: usize) -> Result<(), Error> {
-        let failed = |source| Error::File { path: path.into(), source };
         let index = self.index(threads)?;
-        let mut out = BufWriter::with_capacity(1 << 20, FileWriter::create(path, None).map_err(failed)?);
-        index.write(&mut out).map_err(failed)?;
-        let out = out.into_inner().map_err(|error| failed(error.into_error()))?;
-        out.finish().map_err(failed)
+        let mut out = StreamWriter::create(path, None)?;
+        index.write(&mut out).map_err(|error| self.failed(error))?;
+        out.finish()?;
+        Ok(())
     }
 
     /// The engine `name` for this reference.

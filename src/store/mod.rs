@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod dir;
+pub mod remote;
 mod stripes;
 mod volume;
 
@@ -274,5 +275,28 @@ impl Faulty for Error {
             Error::Busy { .. } => Some("try again when the other process has ended".into()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_an_unknown_kind_is_answered_with_those_there_are() {
+        let settings: StoreSettings =
+            toml::from_str("name = 'local'\nkind = 'tape'\npath = '/x'\nbytes = '1GiB'\n").unwrap();
+        assert_eq!((settings.bytes, settings.disk), (Some(ByteCount(1 << 30)), DiskKind::Auto));
+        let error = open(&settings).err().unwrap();
+        assert!(error.to_string().contains("dir, volume"), "{error}");
+        assert_eq!(error.fault(), Fault::Config);
+        assert!(toml::from_str::<StoreSettings>("name = 'a'\nkind = 'dir'\npat = '/'").is_err());
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_program_as_a_disk_fault() {
+        let full = Error::Full { place: "x".into(), needed: 2, free: 1 };
+        assert_eq!(full.fault().exit_code(), 74);
+        assert!(full.hint().is_some());
     }
 }

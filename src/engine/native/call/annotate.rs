@@ -9,7 +9,9 @@ use crate::kernel::pairhmm::PER_PHRED;
 
 // Limits of the filters that `genome::vcf::FILTERS` declares.
 
-const QUALITY_MIN: f32 = 20.0;
+/// Smallest QUAL; of sites where errors are not independent of each other, the greater one.
+const QUALITY_MIN: f32 = 13.0;
+const QUALITY_MIN_SUSPECT: f32 = 20.0;
 const GENOTYPE_QUALITY_MIN: u32 = 4;
 const DEPTH_MIN: u32 = 3;
 /// Largest Fisher strand bias in Phred, of substitutions and of indels.
@@ -59,7 +61,7 @@ pub(super) fn variant(
         information: format!("MQ={mean_quality:.1};FS={strand_bias:.1}"),
     };
     let indel = site.events.iter().any(Event::is_indel);
-    variant.filters = filters(&variant, strand_bias, indel, site.unbalanced);
+    variant.filters = filters(&variant, strand_bias, indel, site);
     Some(variant)
 }
 
@@ -85,14 +87,12 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
     Some((position, reference, alternates))
 }
 
-fn filters(
-    variant: &Variant,
-    strand_bias: f64,
-    indel: bool,
-    unbalanced: bool,
-) -> Vec<&'static str> {
+fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    if variant.quality < QUALITY_MIN {
+    let suspect = site.slippery || site.unbalanced;
+    // Where many reads cover the site, a true one has more.
+    let enough = (variant.depth as f32 / 2.0).clamp(QUALITY_MIN, QUALITY_MIN_SUSPECT);
+    if variant.quality < if suspect { QUALITY_MIN_SUSPECT } else { enough } {
         failed.push("LowQual");
     }
     if variant.genotype_quality < GENOTYPE_QUALITY_MIN {
@@ -104,7 +104,7 @@ fn filters(
     if strand_bias > STRAND_BIAS_MAX[usize::from(indel)] {
         failed.push("StrandBias");
     }
-    if unbalanced && variant.quality < QUALITY_MIN {
+    if site.unbalanced && variant.quality < QUALITY_MIN_SUSPECT {
         failed.push("LowAF");
     }
     failed

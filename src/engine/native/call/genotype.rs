@@ -71,6 +71,8 @@ pub(super) struct Site {
     pub(super) likelihoods: Vec<i64>,
     /// Index of the allele of each testimony, where one is clearly better.
     pub(super) alleles: Vec<Option<usize>>,
+    /// Whether it is an indel in a repeat where slips are frequent.
+    pub(super) slippery: bool,
     /// Whether the quality is what the balance of the alleles leaves.
     pub(super) unbalanced: bool,
 }
@@ -196,6 +198,7 @@ fn site(
         .iter()
         .map(|testimony| allele_of_testimony(testimony, &alleles, count, best, &events))
         .collect();
+    let slippery = events.iter().any(|event| is_slippery(stretch, event));
     let mut site = Site {
         events,
         genotype,
@@ -203,6 +206,7 @@ fn site(
         genotype_quality: second - lowest,
         likelihoods,
         alleles,
+        slippery,
         unbalanced: false,
     };
     weigh_balance(stretch, &mut site);
@@ -239,6 +243,11 @@ fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
     } else if margin < 0 {
         site.genotype = vec![common; 2];
     }
+}
+
+fn is_slippery(stretch: Stretch<'_>, event: &Event) -> bool {
+    let tract = tract_at(stretch.bases, (event.position - stretch.start) as usize);
+    event.is_indel() && indel_prior(tract) < indel_prior((1, 1))
 }
 
 /// Penalty of the counts at one half each, beyond that at the share they have.
