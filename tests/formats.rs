@@ -1,5 +1,7 @@
 //! Readers and writers of genome formats against real files and the programs everybody uses.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, which clippy does not take for tests.
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read;

@@ -209,6 +209,11 @@ impl LocalSites {
 }
 
 impl Daemon {
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()

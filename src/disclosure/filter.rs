@@ -12,6 +12,7 @@ use std::thread::Scope;
 
 use memchr::{memchr, memchr_iter, memrchr};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use super::Error;
 use super::header::Header;
@@ -151,9 +152,17 @@ where
     let texts = Flow::source(meters, "calls", std::iter::once(Ok(rest.text)).chain(texts));
     let units = texts
         .then(Lines::default())
-        .map_parallel(scope, FILTER, threads, move |text| Ok(judge_lines(&text, columns, permit)))
+        .map_parallel(scope, FILTER, threads, move |mut text: Vec<u8>| {
+            let judged = judge_lines(&text, columns, permit);
+            text.zeroize();
+            Ok(judged)
+        })
         .then(Select::new(permit.max_records, lines))
-        .map_parallel(scope, COMPRESS, threads, move |unit| Ok(compress(&unit, level)));
+        .map_parallel(scope, COMPRESS, threads, move |mut unit: Unit| {
+            let packed = compress(&unit, level);
+            unit.text.zeroize();
+            Ok(packed)
+        });
     let mut body = Body {
         header,
         blocks: Vec::new(),
@@ -381,14 +390,16 @@ fn judge_line(
 /// A unit, compressed; places count from its own beginning.
 struct Packed {
     blocks: Vec<u8>,
-    /// Contig by its index in `unit_contigs`, bases, and place in the file.
-    entries: Vec<(usize, (u32, u32), (VirtualOffset, VirtualOffset))>,
+    entries: Vec<Entry>,
     unit_contigs: Vec<String>,
     text_bytes: u64,
     text_bytes_in: u64,
     kept: u64,
     removed: u64,
 }
+
+/// Contig by its index in `unit_contigs`, bases, and place in the file.
+type Entry = (usize, (u32, u32), (VirtualOffset, VirtualOffset));
 
 impl flow::Weigh for Packed {
     fn weight(&self) -> u64 {

@@ -188,7 +188,7 @@ fn many(count: usize) -> Vec<Call> {
         position: 1 + 7 * (n % (count / 2)) as u32,
         reference: 1 + n % 3,
         quality: 50,
-        passed: n % 5 != 0,
+        passed: !n.is_multiple_of(5),
         genotype_quality: 40,
     };
     (0..count).map(call).collect()

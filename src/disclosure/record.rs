@@ -1,6 +1,6 @@
 //! One record: whether it may leave, and the line that leaves.
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use super::right::Permit;
 
@@ -46,7 +46,8 @@ pub(super) fn judge<'l>(
         text => Some(decimal(text).ok_or("QUAL is not a number")?),
     };
     let (start, end) = span(position, &fields)?;
-    let genotype_quality = genotype_quality(&fields)?;
+    let wants_quality = permit.min_genotype_quality.is_some();
+    let genotype_quality = if wants_quality { genotype_quality(&fields)? } else { None };
     let removed = Site { contig, position, kept: None };
     let breakend = fields[4].iter().any(|letter| b"[]".contains(letter));
     let least = |found: Option<f32>, least: Option<f32>| {
@@ -97,6 +98,11 @@ fn span(position: u32, fields: &[&[u8]]) -> Result<(u32, u32), &'static str> {
     let reference = u32::try_from(fields[3].len()).map_err(|_| "REF is too long")?;
     let mut end = start.checked_add(reference).ok_or("the record ends beyond any contig")?;
     let symbolic = fields[4].contains(&b'<');
+    // Few records have either; looking once is faster than going through all the keys.
+    let spans = memmem::find(fields[7], b"END=").or_else(|| memmem::find(fields[7], b"SVLEN="));
+    if spans.is_none() {
+        return Ok((start, end));
+    }
     for entry in fields[7].split(|byte| *byte == b';') {
         if let Some(text) = entry.strip_prefix(b"END=") {
             end = end.max(number(text).ok_or("END is not a number")?);

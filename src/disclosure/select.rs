@@ -3,6 +3,8 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use zeroize::Zeroize;
+
 use super::Error;
 use crate::flow::{self, Stage, Weigh};
 use crate::genome::bgzf::BLOCK_BYTES;
@@ -133,7 +135,7 @@ impl Stage for Select {
     type Out = Unit;
     const NAME: &'static str = "select calls";
 
-    fn push(&mut self, item: Judged, out: &mut VecDeque<Unit>) -> flow::Result<()> {
+    fn push(&mut self, mut item: Judged, out: &mut VecDeque<Unit>) -> flow::Result<()> {
         let fail = |before: u64, (line, what)| {
             flow::Error::in_stage(Self::NAME, Error::Malformed { line: before + line, what })
         };
@@ -150,6 +152,7 @@ impl Stage for Select {
             from += record.bytes;
             self.take(record, line, &item.runs[record.run].contig, out);
         }
+        item.text.zeroize();
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::bias::{strand_bias, strands};
 use super::haplotype::{Event, Haplotype, Stretch};
 use super::likelihood::Testimony;
 use super::repeat::{artefact_prior, indel_prior, tract_at};
@@ -14,6 +15,9 @@ const HOMOZYGOUS_PRIOR: i32 = 3;
 
 /// How improbable it is, in Phred, that errors alone make many reads show a substitution.
 const SUBSTITUTION_ARTEFACT: i32 = 50;
+
+/// Strand bias in Phred that true alleles often have.
+const BIAS_BY_CHANCE: f64 = 5.0;
 
 const FAR: i64 = i64::MAX / 4;
 
@@ -209,13 +213,13 @@ fn site(
         slippery,
         unbalanced: false,
     };
-    weigh_balance(stretch, &mut site);
+    weigh_balance(stretch, testimonies, &mut site);
     site
 }
 
 /// Weighs a heterozygous genotype against the suspicion that its rarer allele is an error that
 /// many reads share: their number would then be anything, not about a half.
-fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
+fn weigh_balance(stretch: Stretch<'_>, testimonies: &[Testimony], site: &mut Site) {
     let &[a, b] = &site.genotype[..] else { return };
     if a == b || usize::from(b) > site.events.len() {
         return;
@@ -235,7 +239,11 @@ fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
     } else {
         SUBSTITUTION_ARTEFACT
     };
-    let margin = i64::from(suspicion * PER_PHRED) - unbalance;
+    let bias = strand_bias(&strands(testimonies, &site.alleles, site.events.len() + 1));
+    // In repeats the suspicion is too strong already for what chance does to the strands.
+    let bias = if site.slippery { 0.0 } else { (bias - BIAS_BY_CHANCE).max(0.0) };
+    let bias = (bias * f64::from(PER_PHRED)) as i64;
+    let margin = i64::from(suspicion * PER_PHRED) - unbalance - bias;
     site.genotype_quality = site.genotype_quality.min(margin.abs());
     if common == 0 {
         site.unbalanced = margin < site.quality;
