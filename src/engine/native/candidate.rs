@@ -1,6 +1,6 @@
 //! Candidate places of a read: the diagonals that its seeds vote for.
 
-use super::index::{Index, place_of};
+use super::index::{Index, OCCURRENCES_KEPT, place_of};
 use super::seed::{SEED_BASES, Seed};
 
 /// A place where a read may lie.
@@ -28,7 +28,7 @@ const CANDIDATES_MAX: usize = 32;
 const OCCURRENCES_USUAL: usize = 64;
 
 /// Seeds that lie at more places than this are never used.
-const OCCURRENCES_MAX: usize = 600;
+const OCCURRENCES_MAX: usize = OCCURRENCES_KEPT - 1;
 
 /// Common seeds that are used when a read has no other.
 const COMMON_SEEDS: usize = 3;
