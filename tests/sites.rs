@@ -186,8 +186,10 @@ fn the_whole_job_on_a_small_sample() {
         .unwrap();
     assert!(trusted.status.success(), "{}", text(&trusted.stderr));
     let inbox = fs::read_dir(world.path("clinic/inbox")).unwrap().flatten();
-    let delivered: Vec<_> =
-        inbox.map(|entry| entry.path()).filter(|path| path.extension() == Some("gz".as_ref())).collect();
+    let delivered: Vec<_> = inbox
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == Some("gz".as_ref()))
+        .collect();
     assert_eq!(delivered.len(), 1);
     assert!(fs::read(&delivered[0]).unwrap() == fs::read(filtered).unwrap());
     assert!(world.assert_no_key_was_used_twice() > 0);
@@ -304,7 +306,8 @@ fn a_full_disk_leaves_nothing_half_committed() {
         return;
     }
     let output = world.run(&["put", "s1", "reads_1.fq.gz", "reads_2.fq.gz"]);
-    let left: u64 = world.share_files("lsa").iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    let left: u64 =
+        world.share_files("lsa").iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     let status = Command::new("umount").arg(&shares).status().unwrap();
     assert!(status.success());
     assert_eq!(output.status.code(), Some(74), "{}", text(&output.stderr));
@@ -347,9 +350,12 @@ fn kill_at_moments(moments: u32, victims: &[&'static str]) {
         } else {
             vec!["put", &name, "reads_1.fq.gz", "reads_2.fq.gz"]
         };
-        let mut child = world.owner(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut child =
+            world.owner(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
         // Moments from the start of the program to past its usual end.
-        std::thread::sleep(Duration::from_millis(u64::from(7 + 41 * (moment * 13 % moments.max(8)) / 4)));
+        std::thread::sleep(Duration::from_millis(u64::from(
+            7 + 41 * (moment * 13 % moments.max(8)) / 4,
+        )));
         if victim == "tommo" {
             child.kill().unwrap();
         } else {

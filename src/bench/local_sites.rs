@@ -134,8 +134,8 @@ impl LocalSites {
         let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
         // The document ends with a brace in the first column.
         while out.read_line(&mut answer)? > 0 && !answer.ends_with("\n}\n") {}
-        let document: serde_json::Value = serde_json::from_str(&answer)
-            .map_err(|_| std::io::Error::other(self.why_not(site)))?;
+        let document: serde_json::Value =
+            serde_json::from_str(&answer).map_err(|_| std::io::Error::other(self.why_not(site)))?;
         let address = document["data"]["address"].as_str().unwrap_or_default().to_owned();
         self.daemons.push(Daemon { site, role, child, address });
         Ok(())

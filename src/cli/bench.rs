@@ -22,8 +22,8 @@ use crate::disclosure::{FilterOptions, Right, filter};
 use crate::flow::Meters;
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
 use crate::pipeline::intake::{Source, read_file};
-use crate::site::{LoadedReference, PutFile, Site};
 use crate::site::settings::ReferenceSettings;
+use crate::site::{LoadedReference, PutFile, Site};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -74,7 +74,9 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
     let runs = measured?;
     let agree = digests_agree(&runs);
     let ratio = |extract| {
-        Some(mean_total(&runs, CONDITIONS[2], extract)? / mean_total(&runs, CONDITIONS[0], extract)?)
+        Some(
+            mean_total(&runs, CONDITIONS[2], extract)? / mean_total(&runs, CONDITIONS[0], extract)?,
+        )
     };
     let report = Report {
         environment: Environment::look(),
@@ -147,7 +149,13 @@ impl Bench<'_> {
         } else {
             let catalogue = trusted.catalogue()?;
             let engine = self.loaded.engine("native", self.cores, &[])?;
-            trusted.call_deposit(&catalogue.stored(&name)?, self.loaded, &*engine, 2, &Meters::default())?
+            trusted.call_deposit(
+                &catalogue.stored(&name)?,
+                self.loaded,
+                &*engine,
+                2,
+                &Meters::default(),
+            )?
         };
         let a = watch.elapsed().as_secs_f64();
         let cpu_seconds_a = cpu_seconds(std::process::id()) - cpu;
@@ -272,7 +280,13 @@ fn describe(report: &Report) -> String {
         environment.cores, environment.processor, environment.kernel, environment.version
     );
     let mut table = Table::new([
-        "extract, row", "condition", "MB in+out", "seconds", "Mbit/s", "as printed", "paper",
+        "extract, row",
+        "condition",
+        "MB in+out",
+        "seconds",
+        "Mbit/s",
+        "as printed",
+        "paper",
     ]);
     for run in &report.runs {
         let sizes = &run.sizes;

@@ -137,7 +137,8 @@ pub fn roles(files: &[PathBuf], layout: ReadLayout) -> Result<Vec<PutFile>, Erro
         };
         roles.push(PutFile { path: path.clone(), role });
     }
-    let reads = roles.iter().filter(|file| matches!(file.role, Role::Reads1 | Role::Reads2)).count();
+    let reads =
+        roles.iter().filter(|file| matches!(file.role, Role::Reads1 | Role::Reads2)).count();
     if matches!(layout, ReadLayout::Pairs) && reads > 1 && reads % 2 == 1 {
         let message = format!(
             "{reads} FASTQ files are not pairs: give both files of each lane, or say --layout single \

@@ -61,8 +61,9 @@ impl ShareOut<'_> {
     /// Errors: those of the stages and stores; nothing is then committed, unless a commit itself
     /// failed after another one.
     pub fn run(&self, file: String, role: Role, bytes: Flow<'_, Chunk>) -> Result<Member, Error> {
-        let codec = Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
-            .expect("this program's stripe size suits the codec");
+        let codec =
+            Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
+                .expect("this program's stripe size suits the codec");
         let mut writers = Vec::with_capacity(3);
         for (letter, store) in ShareLetter::ALL.into_iter().zip(self.stores) {
             let id = self.deposit.share(self.member, letter);

@@ -85,7 +85,11 @@ impl Site {
         let place = place.ok_or_else(|| Error::NoStore { tenant: tenant.clone() })?;
         let (store, backend) = store::open(place)?;
         if let Some(reason) = backend.reason {
-            self.notices.add(format!("{}: {reason}; using '{}'", place.path.display(), backend.name));
+            self.notices.add(format!(
+                "{}: {reason}; using '{}'",
+                place.path.display(),
+                backend.name
+            ));
         }
         let store: Arc<dyn ShareStore> = Arc::from(store);
         stores.insert(tenant.clone(), store.clone());
@@ -274,7 +278,9 @@ impl Faulty for Error {
             Error::NoStore { .. } | Error::NoAddress { .. } | Error::NotConfigured { .. } => {
                 Fault::Config
             }
-            Error::Exists { .. } | Error::RandomKnown { .. } | Error::Right { .. } => Fault::Refused,
+            Error::Exists { .. } | Error::RandomKnown { .. } | Error::Right { .. } => {
+                Fault::Refused
+            }
             Error::File { source, .. } => Fault::of_io(source),
             Error::Reference { fault, .. } => *fault,
             Error::Digest { .. } => Fault::Integrity,

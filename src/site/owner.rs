@@ -11,12 +11,12 @@ use crate::base::{Chunk, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
 use crate::io::StreamWriter;
-use crate::pipeline::intake::read_file;
 use crate::key::{Provenance, RandomSettings};
 use crate::net::Cipher;
+use crate::pipeline::LinkUse;
+use crate::pipeline::intake::read_file;
 use crate::pipeline::restore::{Holders, Restore};
 use crate::pipeline::share_out::{POOL_CHUNKS, Random, ShareOut};
-use crate::pipeline::LinkUse;
 use crate::share;
 use crate::store::{self, ShareStore};
 
@@ -354,19 +354,14 @@ fn rebuild(
     let mut right = holders[second as usize].open(&deposit.share(member, second))?;
     let id = deposit.share(member, letter);
     let target: &dyn ShareStore = &*holders[letter as usize];
-    let mut writer = if lost {
-        Some(target.create(&id, share::FORMAT, deposit.stripe_bytes)?)
-    } else {
-        None
-    };
+    let mut writer =
+        if lost { Some(target.create(&id, share::FORMAT, deposit.stripe_bytes)?) } else { None };
     for &number in numbers {
-        let stripe =
-            share::rebuild(left.read(number)?, &right.read(number)?, (first, second)).map_err(
-                |error| {
-                    let failed = crate::flow::Error::in_stage("rebuild", error);
-                    Error::Pipeline(crate::pipeline::Error::Stage(failed))
-                },
-            )?;
+        let stripe = share::rebuild(left.read(number)?, &right.read(number)?, (first, second))
+            .map_err(|error| {
+                let failed = crate::flow::Error::in_stage("rebuild", error);
+                Error::Pipeline(crate::pipeline::Error::Stage(failed))
+            })?;
         match writer.as_mut() {
             Some(writer) => writer.append(stripe)?,
             None => target.replace(&id, &stripe)?,

@@ -8,8 +8,8 @@ use super::request::{AnalyseRequest, DeliverRequest, Reply, Request};
 use super::{Error, LoadedReference, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
-use crate::control::{Deposit, Role};
 use crate::control::catalogue::Origin;
+use crate::control::{Deposit, Role};
 use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
 use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
@@ -164,8 +164,7 @@ impl Site {
         let holders = self.holders(deposit)?;
         std::thread::scope(|scope| {
             let (notices, order) = (&self.notices, &ORDER[..]);
-            let restore =
-                Restore { deposit, member: 0, holders: &holders, order, meters, notices };
+            let restore = Restore { deposit, member: 0, holders: &holders, order, meters, notices };
             let calls = FlowReader::new(restore.start(scope)?);
             let options = FilterOptions { threads: self.threads(), ..FilterOptions::default() };
             let mut vcf = Vec::new();

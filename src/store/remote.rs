@@ -213,9 +213,7 @@ impl ShareStore for RemoteStore {
     fn open(&self, id: &ShareId) -> Result<Box<dyn ShareReader>, Error> {
         let mut channel = Channel::open(&self.dialer)?;
         match channel.ask(&Request::Open { share: id.clone() }, Some(id))? {
-            Reply::Info(info) => {
-                Ok(Box::new(RemoteReader { channel, info, asked: 0..0, next: 0 }))
-            }
+            Reply::Info(info) => Ok(Box::new(RemoteReader { channel, info, asked: 0..0, next: 0 })),
             _ => Err(unexpected(&channel.site)),
         }
     }
@@ -386,11 +384,9 @@ impl RemoteReader {
                 payload.set_seq(number);
                 Ok(payload)
             }
-            kind::DAMAGED => {
-                Err(parse_reply(&payload, &self.channel.site, Some(&self.info.id))
-                    .err()
-                    .unwrap_or_else(|| unexpected(&self.channel.site)))
-            }
+            kind::DAMAGED => Err(parse_reply(&payload, &self.channel.site, Some(&self.info.id))
+                .err()
+                .unwrap_or_else(|| unexpected(&self.channel.site))),
             _ => Err(unexpected(&self.channel.site)),
         }
     }

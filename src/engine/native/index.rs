@@ -85,6 +85,10 @@ pub(super) const BUCKET_BITS_MIN: u32 = HASH_BITS - 31;
 /// Most bits of a bucket number: 2 GiB of bucket starts.
 pub(super) const BUCKET_BITS_MAX: u32 = 29;
 
+/// Places that are kept of a seed: one more than are ever looked at, so that a seed that lies at
+/// too many is known by their number.
+pub(super) const OCCURRENCES_KEPT: usize = 601;
+
 impl Index {
     /// The BLAKE3 digest of the reference that this is the index of.
     pub fn reference_digest(&self) -> &[u8; 32] {

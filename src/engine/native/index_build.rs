@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use super::index::{Error, Index, bucket_bits_for, bucket_of, entry};
+use super::index::{Error, Index, OCCURRENCES_KEPT, bucket_bits_for, bucket_of, entry};
 use super::packed::PackedGenome;
 use super::seed::{HASH_BITS, SEED_BASES, seeds};
 use crate::device::cpu::pages;
@@ -111,34 +111,43 @@ fn arrange(
 ) {
     let buckets_in_part = 1usize << (bucket_bits - PART_BITS);
     let (first_bucket, first_entry) = (buckets.len(), entries.len());
-    let count_of = |lists: &[Vec<Gathered>]| lists.iter().map(Vec::len).sum::<usize>();
-    let counts: Vec<usize> = parts.iter().map(|lists| count_of(lists)).collect();
+    let count_of = |lists: &Vec<Vec<Gathered>>| lists.iter().map(Vec::len).sum::<usize>();
+    let counts: Vec<usize> = parts.iter().map(count_of).collect();
+    let mut kept = vec![0; parts.len()];
     buckets.resize(first_bucket + parts.len() * buckets_in_part, 0);
     entries.resize(first_entry + counts.iter().sum::<usize>(), 0);
-    let (mut buckets, mut entries) = (&mut buckets[first_bucket..], &mut entries[first_entry..]);
-    let mut start = first_entry as u32;
+    let mut free = &mut entries[first_entry..];
     let mut jobs = Vec::with_capacity(parts.len());
-    for (lists, count) in parts.into_iter().zip(counts) {
-        let (own_buckets, other_buckets) = buckets.split_at_mut(buckets_in_part);
-        let (own_entries, other_entries) = entries.split_at_mut(count);
-        jobs.push((lists, start, own_buckets, own_entries));
-        (buckets, entries) = (other_buckets, other_entries);
-        start += count as u32;
+    let own_buckets = buckets[first_bucket..].chunks_mut(buckets_in_part);
+    for (((lists, &count), ends), kept) in
+        parts.into_iter().zip(&counts).zip(own_buckets).zip(&mut kept)
+    {
+        let (own_entries, behind) = free.split_at_mut(count);
+        jobs.push((lists, ends, own_entries, kept));
+        free = behind;
     }
-    in_parallel(threads, jobs, |(lists, start, ends, entries)| {
-        arrange_part(&lists, bucket_bits, start, ends, entries);
+    in_parallel(threads, jobs, |(lists, ends, entries, kept)| {
+        *kept = arrange_part(&lists, bucket_bits, ends, entries);
     });
+    // Parts that left out entries leave gaps, which are closed here.
+    let (mut from, mut to) = (first_entry, first_entry);
+    let own_buckets = buckets[first_bucket..].chunks_mut(buckets_in_part);
+    for ((count, kept), ends) in counts.into_iter().zip(kept).zip(own_buckets) {
+        entries.copy_within(from..from + kept, to);
+        ends.iter_mut().for_each(|end| *end += to as u32);
+        (from, to) = (from + count, to + kept);
+    }
+    entries.truncate(to);
 }
 
-/// Sorts one part into its buckets. `ends` becomes where each bucket ends, which is where the next
-/// begins; `start` is where the first begins.
+/// Sorts one part into its buckets and gives the number of entries it keeps. `ends` becomes where
+/// each bucket ends within the part, which is where the next begins.
 fn arrange_part(
     lists: &[Vec<Gathered>],
     bucket_bits: u32,
-    start: u32,
     ends: &mut [u32],
     entries: &mut [u64],
-) {
+) -> usize {
     let mask = ends.len() - 1;
     let bucket = |hash: u64| bucket_of(hash & !REVERSE, bucket_bits) & mask;
     for &(hash, _) in lists.iter().flatten() {
@@ -155,15 +164,37 @@ fn arrange_part(
             entry(hash & !REVERSE, hash & REVERSE != 0, position, bucket_bits);
         *place += 1;
     }
-    let mut first = 0;
+    let (mut first, mut kept) = (0, 0);
     for end in ends.iter_mut() {
         let last = *end as usize;
-        if last - first > 1 {
-            entries[first..last].sort_unstable();
-        }
+        kept = keep_bucket(entries, first..last, kept);
         first = last;
-        *end += start;
+        *end = kept as u32;
     }
+    kept
+}
+
+/// Sorts a bucket and moves it to `to`, without the entries of a seed beyond the first
+/// [`OCCURRENCES_KEPT`]; gives where it ends.
+fn keep_bucket(entries: &mut [u64], bucket: std::ops::Range<usize>, to: usize) -> usize {
+    if bucket.len() > 1 {
+        entries[bucket.clone()].sort_unstable();
+    }
+    if bucket.len() <= OCCURRENCES_KEPT {
+        let end = to + bucket.len();
+        entries.copy_within(bucket, to);
+        return end;
+    }
+    let (mut end, mut same) = (to, 0);
+    for at in bucket {
+        let entry = entries[at];
+        same = if same > 0 && entries[end - 1] >> 33 == entry >> 33 { same + 1 } else { 1 };
+        if same <= OCCURRENCES_KEPT {
+            entries[end] = entry;
+            end += 1;
+        }
+    }
+    end
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -196,7 +227,8 @@ mod tests {
 
     #[test]
     fn every_seed_of_the_reference_is_found_where_it_lies() {
-        let reference = reference_of(&[random_bases(1, 40_000), vec![4; 100], random_bases(2, 777)]);
+        let reference =
+            reference_of(&[random_bases(1, 40_000), vec![4; 100], random_bases(2, 777)]);
         let index = Index::build(&reference, 2).unwrap();
         let mut count = 0;
         for (contig, &start) in reference.contigs.iter().zip(index.genome().starts()) {
@@ -229,6 +261,27 @@ mod tests {
             arrange(gathered, whole.bucket_bits, &mut buckets, &mut entries, 2);
         }
         assert_eq!((&buckets, &entries), (&whole.buckets, &whole.entries));
+    }
+
+    #[test]
+    fn of_a_repeat_some_places_are_kept_and_no_other_seed_is_lost() {
+        let unit = random_bases(4, 100);
+        let mut bases = random_bases(5, 20_000);
+        bases.extend(std::iter::repeat_n(&unit, 2000).flatten());
+        bases.extend(random_bases(6, 20_000));
+        let reference = reference_of(&[bases]);
+        let index = Index::build(&reference, 2).unwrap();
+        let mut repeated = 0;
+        seeds(&reference.contigs[0].bases, |seed| {
+            let found = index.occurrences(seed.hash, index.bucket(seed.hash));
+            if found.len() == OCCURRENCES_KEPT {
+                repeated += 1;
+            } else {
+                let position = index.genome().starts()[0] + seed.offset;
+                assert!(found.iter().any(|&entry| place_of(entry) == (position, seed.reverse)));
+            }
+        });
+        assert!(repeated > 20_000, "{repeated}");
     }
 
     #[test]

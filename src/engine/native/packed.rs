@@ -227,7 +227,7 @@ mod tests {
             offset in 0usize..100,
             run in 8u32..=16,
         ) {
-            let genome = PackedGenome::new(&reference(&[contig.clone()])).unwrap();
+            let genome = PackedGenome::new(&reference(std::slice::from_ref(&contig))).unwrap();
             let mut words = Vec::new();
             pack_read(&read, &mut words);
             let words = &words[..read.len().div_ceil(64)];
@@ -239,7 +239,7 @@ mod tests {
 
         #[test]
         fn what_was_packed_comes_back(contig in proptest::collection::vec(0u8..5, 0..300)) {
-            let genome = PackedGenome::new(&reference(&[contig.clone()])).unwrap();
+            let genome = PackedGenome::new(&reference(std::slice::from_ref(&contig))).unwrap();
             let mut out = Vec::new();
             genome.unpack(genome.starts()[0], contig.len(), &mut out);
             prop_assert_eq!(out, contig);
