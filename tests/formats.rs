@@ -1,5 +1,7 @@
 //! Readers and writers of genome formats against real files and the programs everybody uses.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests, which clippy does not take for tests.
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read;
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use dsgd::disclosure::{FilterOptions, Right, filter};
 use dsgd::genome::alignment::AlignmentReads;
 use dsgd::genome::fastq::FastqParser;
 use dsgd::genome::inflate::InflateReader;
@@ -179,4 +182,37 @@ fn real_fastq_of_several_sequencers_is_read() {
         assert_eq!(parser.records(), records, "{name}");
         assert_eq!(out.iter().map(|batch| batch.len() as u64).sum::<u64>(), records);
     }
+}
+
+#[test]
+fn bcftools_reads_what_the_filter_lets_leave() {
+    let Some(data) = shared("human_HG002_chr20_slices") else { return };
+    let text = "id='r1'\nuser='hospital'\npurpose='care'\nfilter=['PASS', '.']\n\
+                bed='conf_slices.bed'\npseudonym='P0001'";
+    let mut right: Right = toml::from_str(text).unwrap();
+    right.relative_to(&data);
+    let permit = right.resolve().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut out = File::create(folder.path().join("f.vcf.gz")).unwrap();
+    let input = File::open(data.join("truth_slices.vcf")).unwrap();
+    let report = filter(input, &permit, &FilterOptions::default(), &mut out).unwrap();
+    fs::write(folder.path().join("f.vcf.gz.tbi"), &report.tabix).unwrap();
+    let run = |arguments: &[&str]| output_of("bcftools", arguments, folder.path());
+    let Some((records, complaints)) = run(&["view", "-H", "f.vcf.gz"]) else { return };
+    assert_eq!((records.lines().count() as u64, complaints.as_str()), (report.kept, ""));
+    let (counts, complaints) = run(&["index", "--nrecords", "f.vcf.gz"]).unwrap();
+    assert_eq!((counts.trim().to_owned(), complaints.as_str()), (report.kept.to_string(), ""));
+    let bed = data.join("conf_slices.bed");
+    let truth = data.join("truth_slices.vcf");
+    let targets = ["view", "-H", "-f", "PASS,.", "--targets-overlap", "2", "-T"];
+    let inside = [&targets[..], &[bed.to_str().unwrap(), truth.to_str().unwrap()]].concat();
+    let (inside, _) = run(&inside).unwrap();
+    // bcftools counts a record that overlaps; we count one that lies inside as a whole.
+    let whole = |line: &&str| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let start: u32 = fields[1].parse().unwrap();
+        permit.covers(fields[0], start - 1, start - 1 + fields[3].len() as u32)
+    };
+    assert_eq!(inside.lines().filter(whole).count() as u64, report.kept);
+    assert!(report.kept > 300);
 }

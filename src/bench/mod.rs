@@ -1,3 +1,6 @@
 //! Throughput scenarios and the samples they run on.
 
+pub mod environment;
+pub mod local_sites;
 pub mod sample;
+pub mod table2;

@@ -1,19 +1,20 @@
 //! `dsgd call`: the engine alone, on local files.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::deposit::{ReadLayout, roles, stage_table};
 use super::{Context, Error, Outcome, file_error};
-use crate::base::{BitRate, ByteCount, SampleName};
+use crate::base::{BitRate, ByteCount, Fault, SampleName};
+use crate::control::Role;
 use crate::flow::Meters;
-use crate::genome::{Regions, region};
-use crate::io::FileWriter;
+use crate::genome::{Regions, bed};
+use crate::io::StreamWriter;
 use crate::pipeline::analyse::Analyse;
-use crate::pipeline::intake::Source;
+use crate::pipeline::intake::{Source, read_file};
 use crate::site::LoadedReference;
 use crate::site::settings::ReferenceSettings;
 
@@ -58,6 +59,10 @@ pub struct Arguments {
 /// Runs `dsgd call`.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let files = roles(&arguments.reads, arguments.layout)?;
+    if let Some(other) = files.iter().find(|file| matches!(file.role, Role::Calls | Role::Other)) {
+        let what = format!("{} is neither FASTQ nor BAM nor CRAM", other.path.display());
+        return Err(Error::Check { what, fault: Fault::Data }.into());
+    }
     let regions = arguments.regions.as_deref().map(read_regions).transpose()?;
     let loaded = LoadedReference::read(&ReferenceSettings {
         name: arguments.reference.display().to_string(),
@@ -83,11 +88,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         command_line: command_line(arguments),
         meters: &meters,
     };
+    let create = |path: &Path| StreamWriter::create(path, None);
     let mut bam = arguments.bam.as_deref().map(create).transpose()?;
     let (calls, report) = std::thread::scope(|scope| {
         let mut sources = Vec::with_capacity(files.len());
         for file in &files {
-            let bytes = crate::io::read_file(&meters, &file.path).map_err(file_error(&file.path))?;
+            let bytes = read_file(&file.path, 1 << 20, 8, false, &meters)?;
             sources.push(Source {
                 file: file.path.display().to_string(),
                 role: file.role,
@@ -97,8 +103,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         let bam = bam.as_mut().map(|out| out as &mut (dyn Write + Send));
         Ok::<_, Box<dyn crate::base::Faulty>>(analyse.run(scope, sources, bam)?)
     })?;
-    if let (Some(out), Some(path)) = (bam, &arguments.bam) {
-        finish(out, path)?;
+    if let Some(bam) = bam {
+        bam.finish()?;
     }
     write_whole(&arguments.output, &calls.vcf)?;
     let mut index = arguments.output.clone().into_os_string();
@@ -138,23 +144,12 @@ fn command_line(arguments: &Arguments) -> String {
 /// Reads a BED file.
 pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(region::read_bed(BufReader::new(file), &path.display().to_string())?)
-}
-
-fn create(path: &Path) -> Result<BufWriter<FileWriter>, Error> {
-    let file = FileWriter::create(path, None).map_err(file_error(path))?;
-    Ok(BufWriter::with_capacity(1 << 20, file))
-}
-
-fn finish(out: BufWriter<FileWriter>, path: &Path) -> Result<(), Error> {
-    let failed = file_error(path);
-    let out = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    out.finish().map_err(failed)
+    Ok(bed::read(BufReader::new(file))?)
 }
 
 /// Writes a file that appears whole or not at all.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut out = create(path)?;
-    out.write_all(bytes).map_err(file_error(path))?;
-    finish(out, path)
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), crate::io::Error> {
+    let mut out = StreamWriter::create(path, Some(bytes.len() as u64))?;
+    out.add(bytes)?;
+    out.finish().map(drop)
 }

@@ -61,20 +61,21 @@ fn read(
 
 /// Accuracy by class.
 pub fn accuracy_table(comparison: &Comparison) -> String {
-    let mut table = Table::new([
-        "class", "truth", "found", "missed", "false", "genotype", "precision", "recall", "F1",
-    ]);
-    for (name, class) in comparison.classes() {
+    let mut table =
+        Table::new(["class", "found", "missed", "false", "genotype", "precision", "recall", "F1"]);
+    let lengths = comparison.indel_by_length.iter();
+    let classes = [("SNP".to_owned(), &comparison.snp), ("indel".to_owned(), &comparison.indel)];
+    let by_length = lengths.map(|(length, score)| (format!("indel {length}"), score));
+    for (name, score) in classes.into_iter().chain(by_length) {
         table.row([
-            name.to_owned(),
-            class.truth_total().to_string(),
-            class.truth_found.to_string(),
-            class.truth_missed.to_string(),
-            class.calls_false.to_string(),
-            class.genotype_errors.to_string(),
-            format!("{:.4}", class.precision()),
-            format!("{:.4}", class.recall()),
-            format!("{:.4}", class.f1()),
+            name,
+            score.found.to_string(),
+            score.missed.to_string(),
+            score.false_calls.to_string(),
+            score.genotype_errors.to_string(),
+            format!("{:.4}", score.precision),
+            format!("{:.4}", score.recall),
+            format!("{:.4}", score.f1),
         ]);
     }
     table.render()

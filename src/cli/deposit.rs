@@ -10,7 +10,7 @@ use super::{Context, Error, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, SampleName, ShareLetter};
 use crate::control::Role;
 use crate::flow::{Meters, StageReport};
-use crate::genome::detect::Format;
+use crate::genome::detect::{Format, HEAD_BYTES};
 use crate::pipeline::LinkUse;
 use crate::site::PutFile;
 
@@ -125,14 +125,14 @@ pub fn roles(files: &[PathBuf], layout: ReadLayout) -> Result<Vec<PutFile>, Erro
     let mut waiting = false;
     for path in files {
         let role = match (detect(path)?, layout) {
-            (Some(Format::Fastq), ReadLayout::Interleaved) => Role::Interleaved,
-            (Some(Format::Fastq), ReadLayout::Single) => Role::Reads1,
-            (Some(Format::Fastq), ReadLayout::Pairs) => {
+            (Some(Format::Fastq | Format::FastqGz), ReadLayout::Interleaved) => Role::Interleaved,
+            (Some(Format::Fastq | Format::FastqGz), ReadLayout::Single) => Role::Reads1,
+            (Some(Format::Fastq | Format::FastqGz), ReadLayout::Pairs) => {
                 waiting = !waiting;
                 if waiting { Role::Reads1 } else { Role::Reads2 }
             }
             (Some(Format::Bam | Format::Cram), _) => Role::Alignments,
-            (Some(Format::Vcf), _) => Role::Calls,
+            (Some(Format::Vcf | Format::VcfGz), _) => Role::Calls,
             _ => Role::Other,
         };
         roles.push(PutFile { path: path.clone(), role });
@@ -157,7 +157,7 @@ fn detect(path: &Path) -> Result<Option<Format>, Error> {
         // A pipe can be read only once: it is taken for what pipes usually carry.
         return Ok(Some(Format::Fastq));
     }
-    file.take(1 << 16).read_to_end(&mut head).map_err(&failed)?;
+    file.take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(&failed)?;
     Ok(Format::detect(&head))
 }
 

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::call::write_whole;
 use super::{Context, Error, Outcome, file_error};
-use crate::base::{ByteCount, Clock};
-use crate::disclosure::{Right, filter};
+use crate::base::{ByteCount, Clock, Fault};
+use crate::disclosure::{FilterOptions, Right, filter};
 
 /// Arguments of `dsgd filter`.
 #[derive(Args)]
@@ -28,13 +28,14 @@ pub struct Arguments {
 
 /// Runs `dsgd filter`.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    let right = right(context, &arguments.right)?;
-    right.check(Clock::system().since_epoch())?;
+    let permit = right(context, &arguments.right)?.resolve()?;
+    permit.check(&permit.user, Clock::system().since_epoch())?;
     let input = File::open(&arguments.vcf).map_err(file_error(&arguments.vcf))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.filter(|threads| *threads > 0).unwrap_or(cores);
     let mut permitted = Vec::new();
-    let report = filter(input, &right, &mut permitted, threads)?;
+    let options = FilterOptions { threads, ..FilterOptions::default() };
+    let report = filter(input, &permit, &options, &mut permitted)?;
     write_whole(&arguments.output, &permitted)?;
     context.out.result("filter", &report, || {
         format!(
@@ -52,7 +53,10 @@ fn right(context: &Context, name: &str) -> Result<Right, Box<dyn crate::base::Fa
     let path = PathBuf::from(name);
     if path.is_file() {
         let text = std::fs::read_to_string(&path).map_err(file_error(&path))?;
-        let mut right = Right::parse(&text, name)?;
+        let mut right: Right = toml::from_str(&text).map_err(|source| Error::Check {
+            what: format!("{}: {}", path.display(), source.message()),
+            fault: Fault::Config,
+        })?;
         if let Some(folder) = path.parent() {
             right.relative_to(folder);
         }

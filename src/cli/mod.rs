@@ -146,6 +146,13 @@ impl Context {
         })
     }
 
+    /// Says what is being done, on standard error.
+    pub fn say(&self, text: &str) {
+        if !self.global.quiet {
+            eprintln!("{text}");
+        }
+    }
+
     /// Whether a line that moves is to be shown.
     pub fn shows_progress(&self) -> bool {
         !self.global.quiet

@@ -172,18 +172,17 @@ fn describe_run(run: &SampleName, report: &AnalyseReport) -> String {
 
 fn describe_delivery(report: &DeliverReport) -> String {
     let receipt = &report.receipt;
-    let delivery = &receipt.delivery;
     let mut text = format!(
         "delivered to {}: {} records, {}, by right '{}'\nreceipt {}, digest {}\n\n",
         receipt.user,
-        delivery.records,
-        ByteCount(delivery.bytes),
-        delivery.right,
-        delivery.job,
-        delivery.digest,
+        receipt.kept,
+        ByteCount(receipt.bytes),
+        receipt.right,
+        receipt.job,
+        receipt.digest,
     );
     for notice in &report.notices {
         text += &format!("note: {notice}\n");
     }
-    text + &link_table(&receipt.keys)
+    text + &link_table(&report.links)
 }

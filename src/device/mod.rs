@@ -1,3 +1,156 @@
-//! Machines that run kernels.
+//! Machines that run kernels: the CPU, NVIDIA cards, whatever has a Vulkan driver.
+//!
+//! Every device gives the same bits as the scalar twins in [`crate::kernel`]: which one is used never
+//! changes a byte of output, only the time. A device that is not there, or that this program was
+//! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
+
+use crate::base::{Fault, Faulty, ShareLetter};
 
 pub mod cpu;
+
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(any(feature = "cuda", feature = "wgpu", test))]
+mod lane;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
+
+#[cfg(test)]
+mod conformance;
+
+/// A machine that runs kernels.
+pub trait Device: Send + Sync {
+    /// Its name in [`BACKENDS`].
+    fn name(&self) -> &'static str;
+
+    /// What the hardware calls itself, for reports.
+    fn model(&self) -> String;
+
+    /// Opens a queue for pieces of at most `piece_bytes` a half of a stripe (or a pad).
+    ///
+    /// All device memory is taken here and wiped when the queue is dropped. Longer inputs go in
+    /// pieces; a device that cannot hold that much takes smaller ones.
+    fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error>;
+}
+
+/// Work on one device: one method per kernel, over host memory, done when the method returns.
+///
+/// After an error the slices that were to be written hold anything.
+///
+/// # Panics
+/// All methods, on shapes or letters that the twin of the same name refuses.
+pub trait Queue: Send {
+    /// Splits a secret in place into share A and gives share B ([`crate::kernel::share::split`]).
+    fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error>;
+
+    /// Restores the secret in place of the first share ([`crate::kernel::share::restore`]).
+    fn restore(
+        &mut self,
+        first: &mut [u8],
+        second: &[u8],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error>;
+
+    /// Rebuilds the third share in place of the first ([`crate::kernel::share::rebuild`]).
+    fn rebuild(
+        &mut self,
+        first: &mut [u8],
+        second: &[u8],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error>;
+
+    /// `data ^= pad` ([`crate::kernel::otp::xor`]).
+    fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
+}
+
+/// How a device is opened.
+pub type Open = fn() -> Result<Box<dyn Device>, Error>;
+
+/// Every kind of device, the fastest to be expected last.
+pub const BACKENDS: &[(&str, Open)] =
+    &[("cpu", cpu::open), ("wgpu", open_wgpu), ("cuda", open_cuda)];
+
+#[cfg(feature = "cuda")]
+use cuda::open as open_cuda;
+#[cfg(feature = "wgpu")]
+use wgpu::open as open_wgpu;
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda() -> Result<Box<dyn Device>, Error> {
+    Err(Error::absent("cuda", "this program was built without the feature 'cuda'"))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn open_wgpu() -> Result<Box<dyn Device>, Error> {
+    Err(Error::absent("wgpu", "this program was built without the feature 'wgpu'"))
+}
+
+/// Opens the device of that name in [`BACKENDS`].
+///
+/// Errors: [`Error::Unknown`] for another name, [`Error::Absent`] when the machine has none.
+pub fn open(name: &str) -> Result<Box<dyn Device>, Error> {
+    let (_, open) = BACKENDS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| Error::Unknown { name: name.chars().take(40).collect() })?;
+    open()
+}
+
+/// Why a device could not be had or did not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No kind of device has this name.
+    #[error("there is no device '{name}'; known are {}", known_names())]
+    Unknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// This machine or this build has no such device.
+    #[error("device '{device}' is absent: {reason}")]
+    Absent {
+        /// Its name in [`BACKENDS`].
+        device: &'static str,
+        /// What is missing.
+        reason: String,
+    },
+    /// The device was there and failed.
+    #[error("device '{device}' failed to {step}")]
+    Failed {
+        /// Its name in [`BACKENDS`].
+        device: &'static str,
+        /// What it was doing.
+        step: &'static str,
+        /// What its driver said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    fn absent(device: &'static str, reason: impl Into<String>) -> Self {
+        Error::Absent { device, reason: reason.into() }
+    }
+
+    /// For `map_err`: a driver's error at `step`.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    fn failed<E>(device: &'static str, step: &'static str) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |source| Error::Failed { device, step, source: source.into() }
+    }
+}
+
+impl Faulty for Error {
+    fn fault(&self) -> Fault {
+        match self {
+            Error::Unknown { .. } => Fault::Config,
+            Error::Absent { .. } => Fault::Unavailable,
+            Error::Failed { .. } => Fault::System,
+        }
+    }
+}
+
+fn known_names() -> String {
+    BACKENDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}

@@ -1,6 +1,7 @@
 //! Reads in, variants out.
 
 pub mod compare;
+pub mod external;
 pub mod native;
 
 use std::io::Write;
@@ -74,6 +75,9 @@ pub enum Error {
     /// The reads could not be had.
     #[error(transparent)]
     Reads(#[from] crate::flow::Error),
+    /// Another program failed.
+    #[error(transparent)]
+    External(#[from] external::Error),
     /// The output could not be written.
     #[error("writing {what}")]
     Output {
@@ -94,6 +98,7 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Error::Reads(error) => error.fault(),
+            Error::External(error) => error.fault(),
             Error::Output { .. } => Fault::Disk,
             Error::OtherReference => Fault::Config,
             Error::Vcf(error) => error.fault(),
@@ -103,6 +108,7 @@ impl Faulty for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Error::Reads(error) => error.hint(),
+            Error::External(error) => error.hint(),
             Error::Vcf(error) => error.hint(),
             Error::Output { .. } | Error::OtherReference => None,
         }

@@ -288,7 +288,7 @@ impl FastqParser {
         self.reads.push(ReadRange { name: name.start + 1..name.end, bases, qualities });
         self.found = 0;
         self.records += 1;
-        if self.layout == Layout::Paired && self.records % 2 == 0 {
+        if self.layout == Layout::Paired && self.records.is_multiple_of(2) {
             let [.., one, two] = &self.reads[..] else { return Ok(()) };
             if !same_template(slice(&one.name), slice(&two.name)) {
                 let (first, second) = (self.file.clone(), self.file.clone());

@@ -360,7 +360,7 @@ impl<R: Read> Read for InflateReader<R> {
             if self.used < self.filled {
                 continue;
             }
-            self.used = 0;
+            (self.used, self.filled) = (0, 0);
             self.filled = match self.inner.read(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => return Err(error),
@@ -476,8 +476,10 @@ mod tests {
                 .collect();
             assert!(out == text);
             let mut out = Vec::new();
-            InflateReader::new(&file[..], "a.gz").read_to_end(&mut out).unwrap();
+            let mut reader = InflateReader::new(&file[..], "a.gz");
+            reader.read_to_end(&mut out).unwrap();
             assert!(out == text);
+            assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0, "nothing comes after the end");
         }
     }
 }

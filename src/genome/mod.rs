@@ -1,9 +1,12 @@
 //! Formats and genomic values, from and to byte slices and readers; opens no file itself.
 
 pub mod alignment;
+pub mod bed;
 pub mod bgzf;
+pub mod blocks;
 pub mod detect;
 pub mod fastq;
+pub mod genes;
 pub mod inflate;
 pub mod lanes;
 pub mod reads;

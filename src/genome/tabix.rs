@@ -43,6 +43,21 @@ impl Builder {
         contig.add(start, end.max(start + 1), from, to);
     }
 
+    /// Moves all places `bytes` further into the file, for records that were written before the
+    /// header above them.
+    pub fn shift(&mut self, bytes: u64) {
+        let move_on = |offset: &mut VirtualOffset| offset.0 += bytes << 16;
+        for contig in &mut self.contigs {
+            contig.bins.values_mut().flatten().for_each(|(from, to)| {
+                move_on(from);
+                move_on(to);
+            });
+            contig.windows.iter_mut().for_each(move_on);
+            move_on(&mut contig.first);
+            move_on(&mut contig.last);
+        }
+    }
+
     /// The content of the `.tbi` file.
     pub fn finish(self) -> Vec<u8> {
         let mut text = b"TBI\x01".to_vec();

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -13,8 +14,51 @@ use super::{
 };
 
 /// Writes `PATH.partial` beside the wanted file and renames it at the end. Dropped before that, it
-/// removes what it wrote.
-pub struct FileWriter {
+/// removes what it wrote. What is no regular file, such as a pipe or `/dev/null`, is written to as
+/// it is.
+pub struct FileWriter(Sink);
+
+enum Sink {
+    File(Partial),
+    Stream { path: PathBuf, file: File, written: u64 },
+}
+
+impl FileWriter {
+    /// Begins the file; `total_bytes`, if known, is the room to ask for at once.
+    ///
+    /// Errors: [`Error::Full`] when the file system has less room than that.
+    pub fn create(path: &Path, total_bytes: Option<u64>) -> Result<Self, Error> {
+        // A link stays, and what it points to is replaced.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
+            let file = File::options().write(true).open(&path);
+            let file = file.map_err(|source| Error::Open { path: path.clone(), source })?;
+            return Ok(Self(Sink::Stream { path, file, written: 0 }));
+        }
+        Partial::create(path, total_bytes).map(|partial| Self(Sink::File(partial)))
+    }
+
+    /// Adds the chunk's bytes. Chunks of whole pages, the last one excepted, are the fast way.
+    pub fn write(&mut self, chunk: Chunk) -> Result<(), Error> {
+        match &mut self.0 {
+            Sink::File(partial) => partial.write(chunk),
+            Sink::Stream { path, file, written } => {
+                *written += chunk.len() as u64;
+                file.write_all(&chunk).map_err(|error| Error::of_write(path, error))
+            }
+        }
+    }
+
+    /// Makes the file durable and gives it its name; returns its length in bytes.
+    pub fn finish(self) -> Result<u64, Error> {
+        match self.0 {
+            Sink::File(partial) => partial.finish(),
+            Sink::Stream { written, .. } => Ok(written),
+        }
+    }
+}
+
+struct Partial {
     path: PathBuf,
     partial: PathBuf,
     /// For the length and the room; the bytes go through `disk`.
@@ -32,12 +76,9 @@ const DEPTH: usize = 4;
 /// out in few pieces.
 const RESERVE_BYTES: u64 = 64 << 20;
 
-impl FileWriter {
-    /// Begins the file; `total_bytes`, if known, is the room to ask for at once.
-    ///
-    /// Errors: [`Error::Full`] when the file system has less room than that.
-    pub fn create(path: &Path, total_bytes: Option<u64>) -> Result<Self, Error> {
-        let mut name = OsString::from(path);
+impl Partial {
+    fn create(path: PathBuf, total_bytes: Option<u64>) -> Result<Self, Error> {
+        let mut name = OsString::from(&path);
         name.push(".partial");
         let partial = PathBuf::from(name);
         let file = open_file(&partial, Mode::Create, false)
@@ -50,22 +91,21 @@ impl FileWriter {
                 return Err(error);
             }
         };
-        let path = path.into();
         let mut writer =
             Self { path, partial, file, disk, written: 0, reserved: 0, finished: false };
         writer.reserve(total_bytes.unwrap_or(0))?;
         Ok(writer)
     }
 
-    /// Adds the chunk's bytes. Chunks of whole pages, the last one excepted, are the fast way.
-    pub fn write(&mut self, mut chunk: Chunk) -> Result<(), Error> {
+    fn write(&mut self, mut chunk: Chunk) -> Result<(), Error> {
         let len = chunk.len();
         if len == 0 {
             return Ok(());
         }
         let end = self.written + len as u64;
         if end > self.reserved {
-            self.reserve(end.max(self.reserved + RESERVE_BYTES))?;
+            // A step larger than needed may not fit where the file itself does: a write will tell.
+            let _ = self.reserve(end.max(self.reserved + RESERVE_BYTES));
         }
         if !self.written.is_multiple_of(self.disk.alignment() as u64) {
             self.leave_direct()?;
@@ -80,8 +120,7 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Makes the file durable and gives it its name; returns its length in bytes.
-    pub fn finish(mut self) -> Result<u64, Error> {
+    fn finish(mut self) -> Result<u64, Error> {
         self.disk.drain().map_err(|error| self.failed(error))?;
         self.settle().map_err(|error| self.failed(error))?;
         self.finished = true;
@@ -97,12 +136,8 @@ impl FileWriter {
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
-        match reserve(&self.file, self.reserved, bytes) {
-            Ok(()) => self.reserved = self.reserved.max(bytes),
-            // A step larger than needed may not fit where the file itself does; a write will tell.
-            Err(error) if self.written > 0 && super::is_full(&error) => {}
-            Err(error) => return Err(self.failed(error)),
-        }
+        reserve(&self.file, self.reserved, bytes).map_err(|error| self.failed(error))?;
+        self.reserved = self.reserved.max(bytes);
         Ok(())
     }
 
@@ -124,13 +159,19 @@ pub(crate) fn reserve(file: &File, from: u64, to: u64) -> Result<(), std::io::Er
     if to <= from {
         return Ok(());
     }
+    // Asked for more than there is, a file system may first hand out all it has, to everybody's
+    // harm.
+    let free = rustix::fs::fstatvfs(file).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    if free.is_ok_and(|free| free < to - from) {
+        return Err(rustix::io::Errno::NOSPC.into());
+    }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), from, to - from) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-impl Drop for FileWriter {
+impl Drop for Partial {
     fn drop(&mut self) {
         if !self.finished {
             // Nothing better can be done about a file that cannot be removed.
@@ -187,11 +228,29 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_written_to_and_links_stay() {
+        let mut writer = FileWriter::create(Path::new("/dev/null"), Some(5)).unwrap();
+        writer.write(Chunk::from_bytes(0, b"12345")).unwrap();
+        assert_eq!(writer.finish().unwrap(), 5);
+        assert!(!Path::new("/dev/null.partial").exists());
+        assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+        let folder = tempfile::tempdir().unwrap();
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        std::fs::write(&target, b"older").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let mut writer = FileWriter::create(&link, None).unwrap();
+        writer.write(Chunk::from_bytes(0, b"newer")).unwrap();
+        writer.finish().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&target).unwrap(), b"newer");
+    }
+
+    #[test]
     fn a_file_larger_than_the_disk_is_refused_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let room = super::super::free_bytes(folder.path());
         let outcome = FileWriter::create(&folder.path().join("x"), Some(room + (1 << 40)));
-        assert!(matches!(outcome.err(), Some(Error::Full { .. } | Error::Write { .. })));
+        assert!(matches!(outcome.err(), Some(Error::Full { .. })));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

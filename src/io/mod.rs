@@ -11,6 +11,7 @@ mod file_writer;
 mod read_ahead;
 mod replace;
 pub mod sim;
+mod stream_writer;
 mod uring;
 mod write_behind;
 
@@ -28,6 +29,7 @@ pub use file_writer::FileWriter;
 pub(crate) use file_writer::reserve;
 pub use read_ahead::read_ahead;
 pub use replace::replace_file;
+pub use stream_writer::StreamWriter;
 pub use uring::Uring;
 pub use write_behind::WriteBehind;
 

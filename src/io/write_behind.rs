@@ -39,12 +39,16 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Waits until everything is written.
+    /// Waits until nothing is in flight any more.
+    ///
+    /// Errors: the first of those met.
     pub fn drain(&mut self) -> Result<(), std::io::Error> {
+        let mut outcome = Ok(());
         while self.in_flight > 0 {
-            self.wait()?;
+            let one = self.wait();
+            outcome = outcome.and(one);
         }
-        Ok(())
+        outcome
     }
 
     /// Waits until everything is written and durable.
@@ -54,8 +58,13 @@ impl WriteBehind {
     }
 
     fn wait(&mut self) -> Result<(), std::io::Error> {
-        let done = self.disk.wait().ok_or_else(super::lost)?;
-        self.settle(done)
+        match self.disk.wait() {
+            Some(done) => self.settle(done),
+            None => {
+                self.in_flight = 0;
+                Err(super::lost())
+            }
+        }
     }
 
     fn settle(&mut self, done: Completion) -> Result<(), std::io::Error> {

@@ -8,8 +8,16 @@ pub mod pairhmm;
 pub mod share;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
-pub const KERNELS: &[(&str, &[Form])] =
-    &[("align", &[]), ("otp", &[Form::Simd]), ("pairhmm", &[]), ("share", &[Form::Simd])];
+///
+/// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
+/// the files of `otp`.
+pub const KERNELS: &[(&str, &[Form])] = &[
+    ("align", &[Form::Simd]),
+    ("otp", &[Form::Simd]),
+    ("pairhmm", &[]),
+    ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
+];
 
 /// A form of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,14 @@ use tempfile::TempDir;
 
 use super::journal::{link_folder, record_path};
 use super::ledger::{self, Role, Summary};
+use super::random::OperatingSystem;
 use super::*;
 use crate::base::{BitRate, ByteCount, Clock};
 
 /// Bytes that each direction of the link has at first.
 const STOCK_BYTES: u64 = 8 << 20;
+
+const STATES: [&str; 2] = ["state-a", "state-b"];
 
 /// Two sites and a link of some kind between them.
 struct World {
@@ -27,14 +30,28 @@ fn site(end: usize) -> SiteId {
 
 impl World {
     fn new(kind: &str) -> Self {
+        Self::sized(kind, STOCK_BYTES)
+    }
+
+    fn sized(kind: &str, stock_bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::simulated(Duration::from_secs(1_700_000_000));
+        let clock = Clock::simulated(Duration::from_secs(1_800_000_000));
         let settings = match kind {
             sim::KIND => {
                 let path = folder.path().join("link.json");
-                let (rate, stock) = (BitRate(16_000_000), ByteCount(2 * STOCK_BYTES));
+                let (rate, stock) = (BitRate(16_000_000), ByteCount(2 * stock_bytes));
                 SimulatedLink::create(&path, [site(0), site(1)], rate, stock, &clock).unwrap();
                 [site(1), site(0)].map(|peer| LinkSettings::simulated(peer, &path))
+            }
+            preshared::KIND => {
+                let mut random = OperatingSystem::new(site(0));
+                let (sites, bytes) = ([site(0), site(1)], ByteCount(2 * stock_bytes));
+                let pads = pad::generate(sites, bytes, &mut random, folder.path(), &clock).unwrap();
+                for (end, pad) in pads.iter().enumerate() {
+                    let state = folder.path().join(STATES[end]);
+                    preshared::import(&site(end), &state, &site(1 - end), pad).unwrap();
+                }
+                [site(1), site(0)].map(LinkSettings::preshared)
             }
             other => panic!("no fixture for links of kind {other}"),
         };
@@ -42,7 +59,7 @@ impl World {
     }
 
     fn state(&self, end: usize) -> PathBuf {
-        self.folder.path().join(["state-a", "state-b"][end])
+        self.folder.path().join(STATES[end])
     }
 
     fn store(&self, end: usize) -> KeyStore {
@@ -84,7 +101,7 @@ fn for_every_source(check: impl Fn(&World)) {
     }
 }
 
-fn is_reused<T>(result: Result<T, Error>) -> bool {
+fn is_reused<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::Reused { .. }))
 }
 
@@ -165,20 +182,20 @@ fn a_follower_admits_nothing_twice() {
         follower.fetch(first).unwrap();
         follower.fetch(first).expect("a failed tag consumes nothing");
         follower.accept(first, reservation).unwrap();
-        assert!(is_reused(follower.fetch(first)));
-        assert!(is_reused(follower.accept(first, reservation)));
+        assert!(is_reused(&follower.fetch(first)));
+        assert!(is_reused(&follower.accept(first, reservation)));
         let mut other = world.follower();
-        assert!(is_reused(other.fetch(second)), "reserved for the session that claimed it");
-        assert!(is_reused(other.accept(second, reservation)));
+        assert!(is_reused(&other.fetch(second)), "reserved for the session that claimed it");
+        assert!(is_reused(&other.accept(second, reservation)));
         follower.fetch(second).unwrap();
         follower.accept(second, reservation).unwrap();
-        assert!(is_reused(follower.accept(first, reservation)), "positions only increase");
+        assert!(is_reused(&follower.accept(first, reservation)), "positions only increase");
 
         drop((follower, other));
         let mut later = world.follower();
-        assert!(is_reused(later.fetch(first)) && is_reused(later.accept(first, reservation)));
+        assert!(is_reused(&later.fetch(first)) && is_reused(&later.accept(first, reservation)));
         let straddling = KeyRange { position: reservation.position + 1, units: reservation.units };
-        assert!(is_reused(later.accept(KeyRange { units: 1, ..straddling }, straddling)));
+        assert!(is_reused(&later.accept(KeyRange { units: 1, ..straddling }, straddling)));
         world.audit();
     });
 }
@@ -237,11 +254,11 @@ fn a_session_reserves_no_more_than_it_expects() {
     for_every_source(|world| {
         let mut sender = world.sender();
         sender.expect(ByteCount(48));
-        sender.take(16).unwrap();
+        let start = sender.take(16).unwrap().range().position;
         assert_eq!(sender.reservation().units, 3);
         sender.take(64).unwrap();
         assert_eq!(sender.reservation().units, 4, "more than was expected");
-        assert_eq!(sender.mark(), 7);
+        assert_eq!(sender.mark(), start + 7);
     });
 }
 
@@ -318,8 +335,63 @@ fn a_site_set_back_as_a_whole_is_noticed_by_the_mark_of_its_peer() {
 
         std::fs::remove_dir_all(world.state(1)).unwrap();
         let mut follower = world.follower();
-        follower.skip_to(5000);
-        assert!(is_reused(follower.fetch(lease.range())), "a repetition from before the session");
+        follower.skip_to(lease.range().end());
+        assert!(is_reused(&follower.fetch(lease.range())), "a repetition from before the session");
+    });
+}
+
+#[test]
+fn bulk_traffic_reserves_ahead_and_never_twice() {
+    let world = World::sized(sim::KIND, 400 << 20);
+    let (mut sender, mut follower) = (world.sender(), world.follower());
+    let mut end = 0;
+    for _ in 0..270 {
+        let range = sender.take(1 << 20).unwrap().range();
+        assert!(range.position >= end);
+        end = range.end();
+        follower.accept(range, sender.reservation()).unwrap();
+    }
+    drop(sender);
+    let mut next = world.sender();
+    assert!(next.take(16).unwrap().range().position >= end);
+    let summary = world.audit();
+    assert!(summary.reserved_units * UNIT_BYTES < 400 << 20);
+    assert!(summary.reservations > summary.claims, "the one ahead was never used");
+}
+
+#[test]
+fn random_sources_give_fresh_bytes_and_say_where_they_are_from() {
+    let world = World::new(preshared::KIND);
+    let recorded = world.folder.path().join("recorded");
+    let mut noise = vec![0; 1 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    std::fs::write(&recorded, noise).unwrap();
+    for text in ["os".into(), "key-stream".into(), format!("device:{}", recorded.display())] {
+        let settings: RandomSettings = text.parse().unwrap();
+        let mut source = settings.open(&site(0), || Ok(world.sender())).unwrap();
+        let (mut first, mut second) = (vec![0; 5000], vec![0; 5000]);
+        source.fill(&mut first).unwrap();
+        source.fill(&mut second).unwrap();
+        assert!(first != second && [first, second].iter().flatten().any(|byte| *byte != 0));
+        assert_eq!(source.provenance().kind, Kind::Random);
+        assert!(source.provenance().may_share_with(&site(0), &site(1)));
+    }
+}
+
+#[test]
+fn the_peer_has_the_random_numbers_of_a_key_stream() {
+    for_every_source(|world| {
+        let mut source = random::KeyStream::new(world.sender());
+        let mut follower = world.follower();
+        let mut random = vec![0; (2 << 20) + 9];
+        source.fill(&mut random).unwrap();
+        let mut theirs = Vec::new();
+        for used in source.take_uses() {
+            theirs.extend_from_slice(follower.fetch(used.range).unwrap().bytes());
+            follower.accept(used.range, used.reservation).unwrap();
+        }
+        assert!(theirs[..random.len()] == random[..]);
+        world.audit();
     });
 }
 

@@ -1,16 +1,17 @@
 //! The durable record of one stream end: its mark and its ledger, guarded across processes.
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::{Clock, SiteId};
 
-use super::ledger::{LEDGER_AT, Purpose, RECORD_BYTES, Record, Role};
+use super::ledger::{self, LEDGER_AT, Purpose, RECORD_BYTES, Record, Role};
 use super::mark::{self, LoadError, Mark, MarkMedium, SLOT_BYTES, Slot};
-use super::{Error, KeyRange, StreamId};
+use super::{Error, KeyRange, KeySource, StreamId};
 
 /// Bytes that a ledger grows by at once: a file that does not change its length syncs faster.
 const GROWTH_BYTES: usize = 64 << 10;
@@ -100,26 +101,50 @@ pub(crate) struct Journal {
     file: MarkFile,
     session: u64,
     clock: Clock,
-    seen: u64,
+    seen: AtomicU64,
+    turn: Mutex<()>,
+    /// Locked, shared, as long as the session may use what it reserved.
+    _alive: File,
 }
 
 impl Journal {
     /// Opens the record in the folder of the link; a damaged one is an error only when it is used.
+    ///
+    /// When no other session is open, what crashed ones left in `source` is destroyed.
     pub(crate) fn open(
         folder: &Path,
         stream: StreamId,
         role: Role,
         clock: Clock,
+        source: &dyn KeySource,
     ) -> Result<Self, Error> {
         let path = record_path(folder, role);
         let failed = |source| Error::Ledger { path: path.clone(), source };
-        fs::create_dir_all(folder).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         let file = MarkFile::open(&path).map_err(failed)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         let session = getrandom::u64()
             .map_err(|source| Error::Random { name: "os".into(), source: source.into() })?;
         let label = format!("{stream} {role:?}");
-        Ok(Self { stream, role, label, path, file, session, clock, seen: 0 })
+        let sessions = path.with_extension("sessions");
+        let alive = File::options().create(true).append(true).open(&sessions).map_err(failed)?;
+        if alive.try_lock().is_ok() {
+            sweep(&path, &stream, source);
+            alive.unlock().map_err(failed)?;
+        }
+        alive.lock_shared().map_err(failed)?;
+        Ok(Self {
+            stream,
+            role,
+            label,
+            path,
+            file,
+            session,
+            clock,
+            seen: AtomicU64::new(0),
+            turn: Mutex::new(()),
+            _alive: alive,
+        })
     }
 
     pub(crate) fn stream(&self) -> &StreamId {
@@ -128,30 +153,30 @@ impl Journal {
 
     /// The mark as it is on the disk now, or as last seen if it cannot be read.
     pub(crate) fn position(&self) -> u64 {
-        self.load().map_or(self.seen, |mark| mark.position())
+        self.load().map_or_else(|_| self.seen.load(Ordering::Relaxed), |mark| mark.position())
     }
 
     /// Reads the mark.
     pub(crate) fn load(&self) -> Result<Mark, Error> {
-        let _lock = Lock::shared(&self.file.0).map_err(|source| self.failed(source))?;
+        let _lock = self.lock(File::lock_shared)?;
         mark::load(&mut self.file.clone(), &self.label).map_err(|error| self.refused(error))
     }
 
     /// Changes the mark while nobody else can, and makes it durable together with an entry in the
     /// ledger. `change` says which keys are spent; when it fails, nothing is changed.
     pub(crate) fn spend(
-        &mut self,
+        &self,
         change: impl FnOnce(&mut Mark) -> Result<KeyRange, Error>,
     ) -> Result<KeyRange, Error> {
         let mut file = self.file.clone();
-        let _lock = Lock::exclusive(&self.file.0).map_err(|source| self.failed(source))?;
+        let _lock = self.lock(File::lock)?;
         let settled = mark::settle(&mut file, &self.label);
         let mut mark = settled.map_err(|error| self.refused(error))?;
         let range = change(&mut mark)?;
         let record = self.record(range, Purpose::Session);
         mark::commit(&mut file, &self.label, &mut mark, &record)
             .map_err(|source| self.failed(source))?;
-        self.seen = mark.position();
+        self.seen.store(mark.position(), Ordering::Relaxed);
         Ok(range)
     }
 
@@ -159,7 +184,7 @@ impl Journal {
     /// is, and so ends a quarantine. Returns the new mark.
     pub(crate) fn declare_lost(&self, position: u64) -> Result<u64, Error> {
         let mut file = self.file.clone();
-        let _lock = Lock::exclusive(&self.file.0).map_err(|source| self.failed(source))?;
+        let _lock = self.lock(File::lock)?;
         let salvaged = mark::salvage(&mut file, &self.label);
         let mut mark = salvaged.map_err(|source| self.failed(source))?;
         let start = mark.position();
@@ -168,6 +193,10 @@ impl Journal {
         mark::commit(&mut file, &self.label, &mut mark, &record)
             .map_err(|source| self.failed(source))?;
         Ok(mark.position())
+    }
+
+    fn lock(&self, lock: fn(&File) -> io::Result<()>) -> Result<Lock<'_>, Error> {
+        Lock::new(&self.file.0, &self.turn, lock).map_err(|source| self.failed(source))
     }
 
     fn record(&self, range: KeyRange, purpose: Purpose) -> Record {
@@ -189,24 +218,38 @@ impl Journal {
     }
 }
 
-/// A lock on a file, given up on drop. It excludes other processes and other openings of the file.
-struct Lock<'a>(&'a File);
+/// Destroys every key that was ever reserved or claimed. What cannot be read or written now is left
+/// for the next time: it is never used either way.
+fn sweep(path: &Path, stream: &StreamId, source: &dyn KeySource) {
+    for record in ledger::read(path).unwrap_or_default() {
+        if source.sweep(stream, record.range).is_err() {
+            break;
+        }
+    }
+}
+
+/// A lock on a file, given up on drop. It excludes other processes and other openings of the file;
+/// the turn excludes other threads that have the same opening.
+struct Lock<'a> {
+    file: &'a File,
+    _turn: MutexGuard<'a, ()>,
+}
 
 impl<'a> Lock<'a> {
-    fn exclusive(file: &'a File) -> io::Result<Self> {
-        file.lock()?;
-        Ok(Self(file))
-    }
-
-    fn shared(file: &'a File) -> io::Result<Self> {
-        file.lock_shared()?;
-        Ok(Self(file))
+    fn new(
+        file: &'a File,
+        turn: &'a Mutex<()>,
+        lock: fn(&File) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        lock(file)?;
+        Ok(Self { file, _turn })
     }
 }
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         // The system gives it up at the latest when the file is closed.
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
     }
 }

@@ -1,3 +1,5 @@
+//! The mark under crashes at every point, with writes that are lost and torn.
+
 use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Duration;

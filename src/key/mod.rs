@@ -8,12 +8,16 @@
 //! from a [`KeySource`]; each kind is a file of its own with one line in [`SOURCES`].
 
 pub mod chunks;
+pub mod device;
 pub mod error;
 pub mod follower;
 pub mod journal;
 pub mod ledger;
 pub mod mark;
+pub mod pad;
+pub mod preshared;
 pub mod provenance;
+pub mod random;
 pub mod sender;
 pub mod sim;
 pub mod source;
@@ -31,6 +35,7 @@ use crate::base::{Chunk, SiteId};
 pub use error::Error;
 pub use follower::Follower;
 pub use provenance::{Class, Kind, Provenance, Source};
+pub use random::{RandomSettings, RandomSource};
 pub use sender::Sender;
 pub use sim::SimulatedLink;
 pub use source::{KeySource, LinkSettings, SOURCES};

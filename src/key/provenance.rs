@@ -85,6 +85,12 @@ pub struct Provenance {
     pub known_to: BTreeSet<SiteId>,
 }
 
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.source, self.class)
+    }
+}
+
 impl Provenance {
     /// Whether the bytes may be the R of a secret whose owner is `owner` and whose share C lies at
     /// `holder_of_c`. Anybody else who knows R gets the secret from share A or B alone.

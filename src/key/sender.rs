@@ -1,6 +1,7 @@
 //! The spending end of a stream: reserves durably, then hands out.
 
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::base::{BitRate, ByteCount, SiteId};
@@ -22,7 +23,7 @@ pub const RESERVATION_BYTES_MAX: u64 = 64 << 20;
 /// Sessions in one or many processes may spend the same stream at once: each has reservations of
 /// its own. What is left of a reservation when a session ends is never used.
 pub struct Sender {
-    journal: Journal,
+    journal: Arc<Journal>,
     source: Box<dyn KeySource>,
     chunks: Arc<LeaseChunks>,
     reservation: KeyRange,
@@ -31,6 +32,15 @@ pub struct Sender {
     step: u64,
     /// Units that the session still expects to need, if it said so.
     expected: Option<u64>,
+    /// The next reservation, on its way to the disk while this one is used.
+    ahead: Option<JoinHandle<Result<Reserved, Error>>>,
+}
+
+/// What one reservation took.
+struct Reserved {
+    range: KeyRange,
+    /// Units before it that no lease can have.
+    skipped: KeyRange,
 }
 
 impl Sender {
@@ -42,7 +52,8 @@ impl Sender {
         let next = journal.load()?.position();
         let step = RESERVATION_BYTES_MIN / UNIT_BYTES;
         let reservation = KeyRange { position: next, units: 0 };
-        Ok(Self { journal, source, chunks, reservation, next, step, expected: None })
+        let journal = Arc::new(journal);
+        Ok(Self { journal, source, chunks, reservation, next, step, expected: None, ahead: None })
     }
 
     /// The stream that is spent.
@@ -74,6 +85,7 @@ impl Sender {
             let reason = "the peer has a higher mark than this site, whose state was set back";
             return Err(Error::Quarantined { stream: self.stream().clone(), reason });
         }
+        self.abandon(KeyRange::between(self.next, unit.min(self.reservation.end())));
         self.next = self.next.max(unit);
         Ok(())
     }
@@ -102,41 +114,63 @@ impl Sender {
         chunk.mark_secret();
         self.source.read(self.journal.stream(), range, &mut chunk)?;
         self.source.erase(self.journal.stream(), range)?;
+        self.reserve_ahead(units);
         Ok(KeyLease::new(range, chunk))
     }
 
-    /// What to reserve for leases of `units`: all that is expected, or else whole leases, so that
-    /// steady traffic leaves nothing over.
-    fn wanted(&self, units: u64) -> u64 {
-        match self.expected {
+    /// What to reserve for leases of `units`: all that is still `expected`, or else whole leases,
+    /// so that steady traffic leaves nothing over.
+    fn wanted(&self, units: u64, expected: Option<u64>) -> u64 {
+        match expected {
             Some(expected) if expected <= self.step => expected.max(units),
             _ => (self.step / units).max(1) * units,
         }
     }
 
     fn reserve(&mut self, units: u64) -> Result<(), Error> {
-        let wanted = self.wanted(units);
-        let ready = self.source.ready(self.journal.stream())?;
-        let rate = self.source.rate();
-        let peer = self.journal.stream().receiver.clone();
-        let mut skipped = KeyRange::between(0, 0);
-        let reservation = self.journal.spend(|mark| {
-            let left = from_position(&ready, mark.position());
-            let open = left.iter().find(|range| range.units >= units).ok_or_else(|| {
-                let most = left.iter().map(|range| range.units).max().unwrap_or(0);
-                exhausted(&peer, units, most, rate)
-            })?;
-            skipped = KeyRange::between(mark.position(), open.position);
-            let range = KeyRange { position: open.position, units: wanted.min(open.units) };
-            mark.raise(range.end());
-            Ok(range)
-        })?;
+        let reserved = match self.finish_ahead() {
+            Some(reserved)
+                if reserved.range.units >= units && reserved.range.position >= self.next =>
+            {
+                reserved
+            }
+            useless => {
+                useless.into_iter().for_each(|reserved| self.abandon(reserved.range));
+                let ready = self.source.ready(self.journal.stream())?;
+                let wanted = self.wanted(units, self.expected);
+                spend(&self.journal, &ready, self.source.rate(), units, wanted)?
+            }
+        };
         self.abandon(KeyRange::between(self.next, self.reservation.end()));
-        self.abandon(skipped);
-        self.reservation = reservation;
-        self.next = reservation.position;
+        self.abandon(reserved.skipped);
+        self.reservation = reserved.range;
+        self.next = reserved.range.position;
         self.step = (self.step.max(units) * 2).min(RESERVATION_BYTES_MAX / UNIT_BYTES);
         Ok(())
+    }
+
+    /// When bulk traffic is past the middle of a reservation, begins to make the next one durable,
+    /// so that the traffic does not wait for the disk.
+    fn reserve_ahead(&mut self, units: u64) {
+        let left = self.reservation.end() - self.next;
+        let bulk = self.reservation.bytes() >= RESERVATION_BYTES_MAX / 2;
+        let expected = self.expected.map(|expected| expected.saturating_sub(left));
+        if self.ahead.is_some() || !bulk || left > self.reservation.units / 2 || expected == Some(0)
+        {
+            return;
+        }
+        // What fails here is tried again, and reported, when the keys are needed.
+        let Ok(ready) = self.source.ready(self.journal.stream()) else { return };
+        let (rate, wanted) = (self.source.rate(), self.wanted(units, expected));
+        let journal = Arc::clone(&self.journal);
+        self.ahead = thread::Builder::new()
+            .name("key-reservation".into())
+            .spawn(move || spend(&journal, &ready, rate, units, wanted))
+            .ok();
+    }
+
+    fn finish_ahead(&mut self) -> Option<Reserved> {
+        self.ahead.take()?.join().ok()?.ok()
     }
 
     /// Destroys keys that nobody will use.
@@ -151,7 +185,33 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         self.abandon(KeyRange::between(self.next, self.reservation.end()));
+        if let Some(reserved) = self.finish_ahead() {
+            self.abandon(reserved.range);
+        }
     }
+}
+
+/// Reserves up to `wanted` units, at least `units` and in one piece, out of those that are `ready`.
+fn spend(
+    journal: &Journal,
+    ready: &[KeyRange],
+    rate: BitRate,
+    units: u64,
+    wanted: u64,
+) -> Result<Reserved, Error> {
+    let mut skipped = KeyRange::between(0, 0);
+    let range = journal.spend(|mark| {
+        let left = from_position(ready, mark.position());
+        let open = left.iter().find(|range| range.units >= units).ok_or_else(|| {
+            let most = left.iter().map(|range| range.units).max().unwrap_or(0);
+            exhausted(&journal.stream().receiver, units, most, rate)
+        })?;
+        skipped = KeyRange::between(mark.position(), open.position);
+        let range = KeyRange { position: open.position, units: wanted.min(open.units) };
+        mark.raise(range.end());
+        Ok(range)
+    })?;
+    Ok(Reserved { range, skipped })
 }
 
 fn exhausted(peer: &SiteId, needed: u64, available: u64, rate: BitRate) -> Error {

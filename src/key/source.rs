@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{BitRate, Clock, SiteId};
 
-use super::{Error, KeyRange, Provenance, StreamId, sim};
+use super::{Error, KeyRange, Provenance, StreamId, preshared, sim};
 
 /// A link in a site's configuration: `[[key]] peer = "lsa" kind = "sim" file = "link.json"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,11 @@ impl LinkSettings {
     /// A simulated link that `file` describes.
     pub fn simulated(peer: SiteId, file: &Path) -> Self {
         Self { peer, kind: sim::KIND.into(), file: Some(file.into()) }
+    }
+
+    /// A link whose pads are imported into the state folder.
+    pub fn preshared(peer: SiteId) -> Self {
+        Self { peer, kind: preshared::KIND.into(), file: None }
     }
 }
 
@@ -47,6 +52,11 @@ pub trait KeySource: Send {
 
     /// Destroys the bytes at `range` where the source keeps them. Nothing may need them again.
     fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error>;
+
+    /// Destroys the bytes at `range`, which a session that crashed may have left.
+    fn sweep(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
+        self.erase(stream, range)
+    }
 }
 
 /// What a source is opened with.
@@ -65,7 +75,7 @@ pub struct Opening<'a> {
 pub type Open = fn(&Opening<'_>) -> Result<Box<dyn KeySource>, Error>;
 
 /// Every kind of source by its name in the configuration.
-pub const SOURCES: &[(&str, Open)] = &[(sim::KIND, sim::open)];
+pub const SOURCES: &[(&str, Open)] = &[(sim::KIND, sim::open), (preshared::KIND, preshared::open)];
 
 /// Opens the source that the settings name.
 pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {

@@ -9,8 +9,10 @@ use serde::Serialize;
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 
 use super::chunks::LeaseChunks;
-use super::journal::{Journal, link_folder};
-use super::ledger::Role;
+use super::journal::{Journal, link_folder, record_path};
+use super::ledger::{self, Record, Role};
+use super::pad::PadHeader;
+use super::preshared;
 use super::source::{self, Opening, from_position, streams};
 use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
 
@@ -82,13 +84,17 @@ impl KeyStore {
     /// A new session's hold on the stream towards `peer`.
     pub fn sender(&self, peer: &SiteId) -> Result<Sender, Error> {
         let source = self.source(peer)?;
-        Sender::new(self.journal(peer, Role::Sender)?, source, Arc::clone(&self.0.chunks))
+        Sender::new(self.journal(peer, Role::Sender, &*source)?, source, Arc::clone(&self.0.chunks))
     }
 
     /// A new session's view of the stream from `peer`.
     pub fn follower(&self, peer: &SiteId) -> Result<Follower, Error> {
         let source = self.source(peer)?;
-        Follower::new(self.journal(peer, Role::Follower)?, source, Arc::clone(&self.0.chunks))
+        Follower::new(
+            self.journal(peer, Role::Follower, &*source)?,
+            source,
+            Arc::clone(&self.0.chunks),
+        )
     }
 
     /// How much key the link to `peer` has.
@@ -96,7 +102,7 @@ impl KeyStore {
         let source = self.source(peer)?;
         let (outgoing, incoming) = streams(self.site(), peer);
         let level = |role, stream: &StreamId| {
-            let mark = self.journal(peer, role)?.load()?.position();
+            let mark = self.journal(peer, role, &*source)?.load()?.position();
             stream_level(&*source, stream, mark)
         };
         Ok(LinkLevel {
@@ -107,13 +113,26 @@ impl KeyStore {
         })
     }
 
+    /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle
+    /// [`ledger::check`].
+    pub fn ledger(&self, peer: &SiteId, role: Role) -> Result<Vec<Record>, Error> {
+        ledger::read(&record_path(&link_folder(&self.0.state, peer), role))
+    }
+
     /// Gives up all keys of one direction of the link to `peer` below `unit` and below anything
     /// that the records of this site name, and so ends a quarantine. Returns the new mark.
     ///
     /// This is the operator's answer to a lost or restored state folder: `unit` is the mark that
     /// the other end has, or the end of the supply when that is lost too.
     pub fn declare_lost(&self, peer: &SiteId, role: Role, unit: u64) -> Result<u64, Error> {
-        self.journal(peer, role)?.declare_lost(unit)
+        let source = self.source(peer)?;
+        self.journal(peer, role, &*source)?.declare_lost(unit)
+    }
+
+    /// Moves the pad at `file` into the state folder, as key for the link to `peer`. Sessions that
+    /// are running do not see it.
+    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<PadHeader, Error> {
+        preshared::import(self.site(), &self.0.state, peer, file)
     }
 
     fn source(&self, peer: &SiteId) -> Result<Box<dyn KeySource>, Error> {
@@ -124,10 +143,10 @@ impl KeyStore {
         source::open(&Opening { site: self.site(), folder: &folder, settings, clock })
     }
 
-    fn journal(&self, peer: &SiteId, role: Role) -> Result<Journal, Error> {
+    fn journal(&self, peer: &SiteId, role: Role, source: &dyn KeySource) -> Result<Journal, Error> {
         let (outgoing, incoming) = streams(self.site(), peer);
         let stream = if role == Role::Sender { outgoing } else { incoming };
-        Journal::open(&link_folder(&self.0.state, peer), stream, role, self.0.clock.clone())
+        Journal::open(&link_folder(&self.0.state, peer), stream, role, self.0.clock.clone(), source)
     }
 }
 

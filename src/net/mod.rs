@@ -1,1 +1,99 @@
-//! See ARCHITECTURE.md.
+//! Sites talk over TCP: [`crate::otp`]'s sessions given a socket, blocking, with deadlines.
+//!
+//! No payload leaves in clear: without key, sending waits and then fails. Plain frames exist for the
+//! benchmark's comparison rows; both ends must be set to them, nothing negotiates them.
+
+pub mod connection;
+mod dialer;
+pub mod error;
+mod greeting;
+pub mod sim;
+pub mod tcp;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{ByteCount, SiteId};
+use crate::otp::Limits;
+
+pub use connection::{Connection, Message};
+pub use dialer::{Carried, Dialer, Traffic};
+pub use error::Error;
+pub use tcp::{Closer, Incoming, Listener, dial};
+
+/// How payload is protected on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cipher {
+    /// One-time pad and tags: information-theoretic security.
+    Otp,
+    /// Neither. Only for measuring what the one-time pad costs.
+    Plain,
+}
+
+/// What a sender is waiting for.
+#[derive(Clone, Debug)]
+pub struct KeyWait {
+    /// The other end of the link that is short of key.
+    pub peer: SiteId,
+    /// What the next frame needs.
+    pub needed: ByteCount,
+    /// What is there.
+    pub available: ByteCount,
+    /// How long until it is enough; `None` when nothing arrives by itself.
+    pub wait: Option<Duration>,
+}
+
+/// What is told about waiting for keys.
+pub type OnWait = Arc<dyn Fn(&KeyWait) + Send + Sync>;
+
+impl fmt::Display for KeyWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (peer, needed, available) = (&self.peer, self.needed, self.available);
+        write!(f, "waiting for keys of the link to {peer}: {available} of {needed} are there")?;
+        match self.wait {
+            Some(wait) => write!(f, "; the rest in {:.0} s", wait.as_secs_f64().ceil()),
+            None => write!(f, "; no more arrive by themselves"),
+        }
+    }
+}
+
+/// How connections behave.
+#[derive(Clone)]
+pub struct Settings {
+    /// How payload is protected.
+    pub cipher: Cipher,
+    /// How long to wait for keys in total, each time they run out.
+    pub key_wait: Duration,
+    /// How long connecting, writing without progress, and reading the rest of a frame may take.
+    pub deadline: Duration,
+    /// How long the peer may be silent between frames.
+    pub idle: Duration,
+    /// Called about once a second while waiting for keys.
+    pub on_wait: Option<OnWait>,
+    /// What both ends must agree on.
+    pub limits: Limits,
+    /// Received payloads of full size for which memory is kept.
+    pub chunks: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cipher: Cipher::Otp,
+            key_wait: Duration::from_secs(600),
+            deadline: Duration::from_secs(60),
+            idle: Duration::from_secs(3600),
+            on_wait: None,
+            limits: Limits::default(),
+            chunks: 4,
+        }
+    }
+}

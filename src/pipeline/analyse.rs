@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::Scope;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub struct Analyse<'a> {
     /// The engine.
     pub engine: &'a dyn Engine,
     /// The reference.
-    pub reference: &'a Reference,
+    pub reference: &'a Arc<Reference>,
     /// Its FASTA file, for engines that are other programs.
     pub reference_path: &'a Path,
     /// Copies of each contig.

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::LinkUse;
 use crate::base::JobId;
 use crate::control::Deposit;
-use crate::disclosure::{FilterReport, Right};
+use crate::disclosure::receipt::{InputDigest, KeyUse, Version};
+use crate::disclosure::{FilterReport, Receipt, Timestamp};
 
 /// What goes to the end user ahead of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,32 +24,8 @@ pub struct Delivery {
     pub digest: String,
     /// Records in it.
     pub records: u64,
-    /// When it was made, RFC 3339.
-    pub time: String,
-}
-
-/// What was delivered, to whom, from what: kept by the trusted server.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Receipt {
-    /// What the end user was sent.
-    pub delivery: Delivery,
-    /// The end user.
-    pub user: String,
-    /// The deposit of calls.
-    pub run: String,
-    /// Engine and reference that made the calls.
-    pub engine: String,
-    /// Digest of the reference.
-    pub reference: String,
-    /// Records that the right does not permit.
-    pub removed: u64,
-    /// Where the random numbers of sharing came from, and what that means.
-    pub random: String,
-    /// Key bytes on each link, and where the keys came from.
-    pub keys: Vec<LinkUse>,
-    /// Version of this program.
-    pub version: String,
+    /// When it was made.
+    pub delivered: Timestamp,
 }
 
 /// What came of a delivery.
@@ -59,49 +36,45 @@ pub struct DeliverReport {
     pub receipt: Receipt,
     /// What filtering did.
     pub filter: FilterReport,
-    /// Seconds of restoring and filtering.
-    pub filter_seconds: f64,
     /// Seconds of the transfer to the user.
     pub transfer_seconds: f64,
-    /// Bytes of the file.
-    pub bytes: u64,
+    /// What the links carried.
+    pub links: Vec<LinkUse>,
     /// What the operator should know.
     pub notices: Vec<String>,
 }
 
 impl Delivery {
-    /// Describes a filtered file.
-    pub fn new(job: JobId, right: &Right, filtered: &FilterReport, vcf: &[u8], time: String) -> Self {
+    /// What the end user is told of a delivery: of the receipt, what concerns the user.
+    pub fn of(receipt: &Receipt) -> Self {
         Self {
-            job,
-            right: right.id.clone(),
-            right_digest: right.digest(),
-            bytes: vcf.len() as u64,
-            digest: blake3::hash(vcf).to_hex().to_string(),
-            records: filtered.kept,
-            time,
+            job: receipt.job.clone(),
+            right: receipt.right.clone(),
+            right_digest: receipt.right_digest.clone(),
+            bytes: receipt.bytes,
+            digest: receipt.digest.clone(),
+            records: receipt.kept,
+            delivered: receipt.delivered,
         }
     }
+}
 
-    /// The record that the trusted server keeps of it.
-    pub fn receipt(
-        &self,
-        right: &Right,
-        run: &Deposit,
-        filtered: &FilterReport,
-        keys: Vec<LinkUse>,
-    ) -> Receipt {
-        let origin = run.origin.as_ref();
-        Receipt {
-            delivery: self.clone(),
-            user: right.user.to_string(),
-            run: run.name.to_string(),
-            engine: origin.map_or_else(String::new, |origin| origin.engine.clone()),
-            reference: origin.map_or_else(String::new, |origin| origin.reference.clone()),
-            removed: filtered.removed,
-            random: run.random.clone(),
-            keys,
-            version: env!("CARGO_PKG_VERSION").into(),
-        }
-    }
+/// Adds to a receipt where the calls came from.
+pub fn add_origin(receipt: &mut Receipt, run: &Deposit) {
+    let Some(origin) = &run.origin else { return };
+    let input = |name: &str, digest: &str| InputDigest { name: name.into(), digest: digest.into() };
+    receipt.inputs.push(input("reference", &origin.reference));
+    let (name, version) = origin.engine.split_once(' ').unwrap_or((&origin.engine, ""));
+    receipt.versions.push(Version { name: format!("engine {name}"), version: version.into() });
+}
+
+/// Adds to a receipt what the links carried, and where its random numbers came from.
+pub fn add_keys(receipt: &mut Receipt, run: &Deposit, links: &[LinkUse]) {
+    receipt.keys.extend(links.iter().map(|link| KeyUse {
+        link: link.peer.clone(),
+        bytes: link.key_bytes,
+        provenance: link.keys.clone(),
+    }));
+    let link = "random numbers of the shares".to_owned();
+    receipt.keys.push(KeyUse { link, bytes: 0, provenance: run.random.clone() });
 }

@@ -1,16 +1,34 @@
 //! A sample's files, wherever their bytes come from, to batches of reads.
 
-use std::io::{self, Read};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::Scope;
 
 use super::Error;
-use crate::base::{Chunk, SampleName};
+use crate::base::{Chunk, Pool, SampleName};
 use crate::control::Role;
+use crate::io;
 use crate::flow::{self, Flow, Meter, Meters};
 use crate::genome::inflate::Inflate;
 use crate::genome::lanes::{self, Input, Lane};
-use crate::genome::{ReadBatch, ReadGroup, Reference, alignment};
+use crate::genome::alignment::AlignmentReads;
+use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
+
+/// A local file's bytes, read ahead of whoever uses them.
+///
+/// Errors: [`Error::File`] with the path.
+pub fn read_file(
+    path: &Path,
+    chunk_bytes: usize,
+    read_ahead: usize,
+    direct: bool,
+    meters: &Meters,
+) -> Result<Flow<'static, Chunk>, Error> {
+    let pool = Pool::new(read_ahead + 4, chunk_bytes.max(4096));
+    io::read_ahead(meters, "read", path, &pool, read_ahead, direct)
+        .map_err(|source| Error::File { path: path.into(), source })
+}
 
 /// One file of a sample.
 pub struct Source<'a> {
@@ -24,11 +42,12 @@ pub struct Source<'a> {
 
 /// The reads of all files in order, and the read groups that the batches refer to.
 ///
-/// Errors: [`Error::NoReads`] when no file holds reads, [`Error::Mates`] when the roles do not fit.
+/// Errors: [`Error::NoReads`] when no file holds reads, [`Error::Mates`] when the roles do not fit,
+/// and those of the headers of alignment files.
 pub fn reads<'a, 'scope>(
     sample: &SampleName,
     sources: Vec<Source<'a>>,
-    reference: &'a Reference,
+    reference: &Arc<Reference>,
     meters: &Meters,
     scope: &'scope Scope<'scope, '_>,
 ) -> Result<(Vec<ReadGroup>, Flow<'a, ReadBatch>), Error>
@@ -36,38 +55,79 @@ where
     'a: 'scope,
 {
     let mut groups = Vec::new();
-    let mut fastq = Vec::new();
-    let mut aligned = Vec::new();
+    let mut parts: Vec<Batches<'a>> = Vec::new();
     let mut sources = sources.into_iter().peekable();
     let parse = meters.add("parse", 1);
     while let Some(source) = sources.next() {
         let group = groups.len() as u16;
-        match source.role {
+        let lane = match source.role {
             Role::Reads1 => {
                 let second = sources.next_if(|next| next.role == Role::Reads2);
                 let first = text(source, scope, &parse);
-                fastq.push((group, match second {
+                match second {
                     Some(second) => Lane::Pair(first, text(second, scope, &parse)),
                     None => Lane::Single(first),
+                }
+            }
+            Role::Interleaved => Lane::Interleaved(text(source, scope, &parse)),
+            Role::Alignments => {
+                let (file, bytes) = (source.file, source.bytes.starving(&parse));
+                let alignments = alignments(file, bytes, reference)?;
+                groups.extend(alignments.read_groups().iter().map(|of_file| ReadGroup {
+                    sample: sample.to_string(),
+                    ..of_file.clone()
                 }));
+                parts.push(Box::new(alignments.map(move |batch| {
+                    batch.map(|mut batch| {
+                        batch.read_group += group;
+                        batch
+                    })
+                })));
+                continue;
             }
-            Role::Interleaved => {
-                fastq.push((group, Lane::Interleaved(text(source, scope, &parse))));
-            }
-            Role::Alignments => aligned.push((group, source)),
             Role::Reads2 => return Err(Error::Mates { file: source.file }),
             Role::Calls | Role::Other => continue,
-        }
+        };
         groups.push(read_group(sample, groups.len() + 1));
+        parts.push(Box::new(lanes::reads([(group, lane)])));
     }
     if groups.is_empty() {
         return Err(Error::NoReads { name: sample.to_string() });
     }
-    let texts = lanes::reads(fastq);
-    let alignments = aligned.into_iter().flat_map(move |(group, source)| {
-        alignment::reads(FlowReader::new(source.bytes), source.file, reference, group)
-    });
-    Ok((groups, Flow::gathered(meters, parse, texts.chain(alignments))))
+    Ok((groups, Flow::gathered(meters, parse, numbered(parts))))
+}
+
+type Batches<'a> = Box<dyn Iterator<Item = flow::Result<ReadBatch>> + Send + 'a>;
+
+/// The batches of all parts, numbered throughout.
+fn numbered<'a>(
+    parts: Vec<Batches<'a>>,
+) -> impl Iterator<Item = flow::Result<ReadBatch>> + Send + 'a {
+    let (mut seq, mut templates) = (0, 0);
+    parts.into_iter().flatten().map(move |batch| {
+        let mut batch = batch?;
+        let count = match batch.layout {
+            Layout::Single => batch.len() as u64,
+            Layout::Paired => batch.len() as u64 / 2,
+        };
+        (batch.seq, batch.first_template) = (seq, templates);
+        seq += 1;
+        templates += count;
+        Ok(batch)
+    })
+}
+
+fn alignments<'a>(
+    file: String,
+    bytes: Flow<'a, Chunk>,
+    reference: &Arc<Reference>,
+) -> Result<AlignmentReads<'a>, Error> {
+    let mut reader = FlowReader::new(bytes);
+    let opened = match reader.begins_with(b"CRAM")? {
+        true => AlignmentReads::cram(reader, &file, reference.clone()),
+        false => AlignmentReads::bam(reader, &file),
+    };
+    opened.map_err(|error| flow::Error::in_stage("parse", error).into())
 }
 
 fn text<'a, 'scope>(
@@ -104,27 +164,35 @@ impl<'a> FlowReader<'a> {
     pub fn new(chunks: Flow<'a, Chunk>) -> Self {
         Self { chunks, current: None, used: 0 }
     }
-}
 
-impl Read for FlowReader<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(chunk) = self.current.as_ref().filter(|chunk| self.used < chunk.len()) {
-                let count = out.len().min(chunk.len() - self.used);
-                out[..count].copy_from_slice(&chunk[self.used..self.used + count]);
-                self.used += count;
-                return Ok(count);
-            }
+    /// Whether the bytes to come begin with `magic`, as far as the next chunk shows; takes nothing.
+    ///
+    /// Errors: that of the flow.
+    pub fn begins_with(&mut self, magic: &[u8]) -> flow::Result<bool> {
+        self.fill()?;
+        Ok(self.current.as_ref().is_some_and(|chunk| chunk[self.used..].starts_with(magic)))
+    }
+
+    /// Makes sure that there are bytes at hand, unless the flow has ended.
+    fn fill(&mut self) -> flow::Result<()> {
+        while self.current.as_ref().is_none_or(|chunk| self.used == chunk.len()) {
             self.used = 0;
-            self.current = self.chunks.next().transpose().map_err(io::Error::other)?;
+            self.current = self.chunks.next().transpose()?;
             if self.current.is_none() {
-                return Ok(0);
+                break;
             }
         }
+        Ok(())
     }
 }
 
-/// The flow's own error out of what a reader of a [`FlowReader`] made of it, if it is in there.
-pub fn flow_error(error: io::Error) -> Result<flow::Error, io::Error> {
-    error.downcast::<flow::Error>()
+impl Read for FlowReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.fill().map_err(std::io::Error::other)?;
+        let Some(chunk) = &self.current else { return Ok(0) };
+        let count = out.len().min(chunk.len() - self.used);
+        out[..count].copy_from_slice(&chunk[self.used..self.used + count]);
+        self.used += count;
+        Ok(count)
+    }
 }

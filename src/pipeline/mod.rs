@@ -100,6 +100,14 @@ pub enum Error {
         /// The file.
         file: String,
     },
+    /// A file could not be read.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The reason.
+        source: crate::io::Error,
+    },
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] crate::engine::Error),
@@ -128,6 +136,7 @@ impl Faulty for Error {
             Error::Stripes { .. } => Fault::Integrity,
             Error::NoReads { .. } | Error::Mates { .. } => Fault::Data,
             Error::Engine(error) => error.fault(),
+            Error::File { source, .. } => source.fault(),
         }
     }
 

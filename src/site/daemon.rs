@@ -9,7 +9,7 @@ use crossbeam::channel::bounded;
 use super::request::{Reply, Request};
 use super::settings::{Peer, Permission};
 use super::{Error, Site};
-use crate::base::{Fault, Faulty};
+use crate::base::Fault;
 use crate::flow::Meters;
 use crate::net::{self, Connection, Incoming, Listener};
 use crate::store::remote::{Failure, kind};
@@ -33,8 +33,8 @@ pub fn serve(site: &Arc<Site>, listener: &Listener, permitted: &[Permission]) ->
     std::thread::scope(|scope| {
         loop {
             let incoming = match listener.accept() {
-                Ok(Some(incoming)) => incoming,
-                Ok(None) => return Ok(()),
+                Ok(incoming) => incoming,
+                Err(net::Error::ListenerClosed { .. }) => return Ok(()),
                 Err(error) => {
                     site.notices().add(format!("a connection could not be taken: {error}"));
                     continue;

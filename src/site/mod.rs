@@ -81,9 +81,13 @@ impl Site {
         if let Some(store) = stores.get(tenant) {
             return Ok(store.clone());
         }
-        let place = self.settings.store.iter().find(|place| place.tenant == *tenant);
+        let place = self.settings.store.iter().find(|place| place.name == tenant.as_str());
         let place = place.ok_or_else(|| Error::NoStore { tenant: tenant.clone() })?;
-        let store = store::open(&place.place)?;
+        let (store, backend) = store::open(place)?;
+        if let Some(reason) = backend.reason {
+            self.notices.add(format!("{}: {reason}; using '{}'", place.path.display(), backend.name));
+        }
+        let store: Arc<dyn ShareStore> = Arc::from(store);
         stores.insert(tenant.clone(), store.clone());
         Ok(store)
     }
@@ -104,6 +108,7 @@ impl Site {
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
             on_wait: Some(Arc::new(move |wait: &net::KeyWait| notices.add(wait.to_string()))),
+            ..net::Settings::default()
         }
     }
 
@@ -167,6 +172,9 @@ pub enum Error {
     /// Filtering failed.
     #[error(transparent)]
     Disclosure(#[from] crate::disclosure::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    Output(#[from] crate::io::Error),
     /// A peer refused or failed.
     #[error("{peer}")]
     Peer {
@@ -182,7 +190,7 @@ pub enum Error {
         peer: SiteId,
     },
     /// There is no store for these shares.
-    #[error("there is no [[store]] for the shares of '{tenant}' in this site's configuration")]
+    #[error("there is no [[store]] with name = '{tenant}' in this site's configuration")]
     NoStore {
         /// Whose shares.
         tenant: SiteId,
@@ -259,6 +267,7 @@ impl Faulty for Error {
             Error::Catalogue(error) => error.fault(),
             Error::Key(error) => error.fault(),
             Error::Net(error) => error.fault(),
+            Error::Output(error) => error.fault(),
             Error::Disclosure(error) => error.fault(),
             Error::Peer { source, .. } => Fault::from_exit_code(source.code),
             Error::Protocol { .. } => Fault::Unavailable,
@@ -279,6 +288,7 @@ impl Faulty for Error {
             Error::Catalogue(error) => error.hint(),
             Error::Key(error) => error.hint(),
             Error::Net(error) => error.hint(),
+            Error::Output(error) => error.hint(),
             Error::Disclosure(error) => error.hint(),
             Error::Peer { source, .. } => source.hint.clone(),
             Error::NotConfigured { known, .. } if !known.is_empty() => {

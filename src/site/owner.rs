@@ -10,8 +10,10 @@ use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
-use crate::io::{self, FileWriter};
-use crate::key::RandomSettings;
+use crate::io::StreamWriter;
+use crate::pipeline::intake::read_file;
+use crate::key::{Provenance, RandomSettings};
+use crate::net::Cipher;
 use crate::pipeline::restore::{Holders, Restore};
 use crate::pipeline::share_out::{POOL_CHUNKS, Random, ShareOut};
 use crate::pipeline::LinkUse;
@@ -116,10 +118,8 @@ impl Site {
         meters: &Meters,
     ) -> Result<Flow<'static, Chunk>, Error> {
         let settings = &self.settings.io;
-        let chunk_bytes = usize::try_from(settings.chunk.0).unwrap_or(1 << 20).max(4096);
-        let pool = Pool::new(settings.read_ahead + 4, chunk_bytes);
-        io::read_ahead(meters, "read", path, &pool, settings.read_ahead, settings.direct)
-            .map_err(|source| Error::File { path: path.into(), source })
+        let chunk_bytes = usize::try_from(settings.chunk.0).unwrap_or(1 << 20);
+        Ok(read_file(path, chunk_bytes, settings.read_ahead, settings.direct, meters)?)
     }
 
     /// Shares out bytes as a new deposit; `complete` adds to its entry before it counts as stored.
@@ -140,8 +140,8 @@ impl Site {
             None => {}
         }
         let placement = self.placement()?;
-        let random = self.random(&placement[2])?;
-        let label = self.random_label(&placement[2])?;
+        let (random, provenance) = self.random(&placement[2])?;
+        let label = provenance.to_string();
         let mut deposit = Deposit::begin(name.clone(), placement, self.now(), label)?;
         deposit.members = sources.iter().map(|(file, role, _)| planned(file, *role)).collect();
         catalogue.record(&deposit)?;
@@ -191,10 +191,18 @@ impl Site {
         Ok([self.settings.owner().clone(), b, c])
     }
 
-    fn random(&self, holder_of_c: &SiteId) -> Result<Random, Error> {
+    fn random(&self, holder_of_c: &SiteId) -> Result<(Random, Provenance), Error> {
+        let source = |settings: &RandomSettings| {
+            let opened = settings.open(self.settings.owner(), || self.keys.sender(holder_of_c))?;
+            let provenance = opened.provenance().clone();
+            Ok((Random::Source(Arc::new(Mutex::new(opened))), provenance))
+        };
         match &self.settings.share.random {
-            // Without keys on the link there is nothing to draw from: the benchmark's plain rows.
-            RandomSettings::KeyStream if self.settings.net.cipher == crate::net::Cipher::Otp => {
+            // Without pads there are no keys to draw from: the benchmark's plain rows.
+            RandomSettings::KeyStream if self.settings.net.cipher == Cipher::Plain => {
+                source(&RandomSettings::OperatingSystem)
+            }
+            RandomSettings::KeyStream => {
                 let provenance = self.keys.level(holder_of_c)?.provenance;
                 if !provenance.may_share_with(&self.settings.site, holder_of_c) {
                     let known = provenance.known_to.iter().map(ToString::to_string);
@@ -202,20 +210,10 @@ impl Site {
                     let holder_of_c = holder_of_c.clone();
                     return Err(Error::RandomKnown { known_to, holder_of_c });
                 }
-                Ok(Random::LinkToHolderOfC)
+                Ok((Random::LinkToHolderOfC, provenance))
             }
-            RandomSettings::KeyStream => {
-                Ok(Random::Source(Arc::new(Mutex::new(RandomSettings::OperatingSystem.open()?))))
-            }
-            other => Ok(Random::Source(Arc::new(Mutex::new(other.open()?)))),
+            other => source(other),
         }
-    }
-
-    fn random_label(&self, holder_of_c: &SiteId) -> Result<String, Error> {
-        Ok(match &self.settings.share.random {
-            RandomSettings::KeyStream => self.keys.level(holder_of_c)?.provenance.to_string(),
-            other => other.open()?.provenance().to_string(),
-        })
     }
 
     /// Restores the files of a deposit into `folder`, from the shares in `order`.
@@ -324,21 +322,21 @@ fn file_name(file: &str, member: usize) -> PathBuf {
 }
 
 fn restore_to(restore: &Restore<'_>, path: &Path, bytes: u64) -> Result<(), Error> {
-    let failed = |source| Error::File { path: path.into(), source };
-    let mut writer = FileWriter::create(path, Some(bytes)).map_err(failed)?;
+    let mut writer = StreamWriter::create(path, Some(bytes))?;
     let meter = restore.meters.add("write", 1);
     std::thread::scope(|scope| -> Result<(), Error> {
         for chunk in restore.start(scope)?.starving(&meter) {
             let chunk = chunk.map_err(crate::pipeline::Error::Stage)?;
             let working = Stopwatch::start();
             let weight = chunk.len() as u64;
-            writer.write(chunk).map_err(failed)?;
+            writer.add(&chunk)?;
             meter.busy(working.elapsed());
             meter.came_out(weight);
         }
         Ok(())
     })?;
-    writer.finish().map_err(failed)
+    writer.finish()?;
+    Ok(())
 }
 
 fn rebuild(

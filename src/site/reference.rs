@@ -1,7 +1,7 @@
 //! References and their indexes: loaded once, used for many samples.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::engine::external::External;
 use crate::engine::native::{Index, Native};
 use crate::engine::Engine;
 use crate::genome::Reference;
-use crate::io::FileWriter;
+use crate::io::StreamWriter;
 
 /// A reference in memory, with its index once a native engine asked for it.
 pub struct LoadedReference {
@@ -21,7 +21,7 @@ pub struct LoadedReference {
     /// The FASTA file.
     pub path: PathBuf,
     /// The sequences.
-    pub reference: Reference,
+    pub reference: Arc<Reference>,
     /// Digest of names and sequences.
     pub digest: String,
     index_path: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl LoadedReference {
             name: settings.name.clone(),
             path: settings.fasta.clone(),
             digest: reference.digest().to_hex().to_string(),
-            reference,
+            reference: Arc::new(reference),
             index_path: settings.index.clone(),
             index: std::sync::Mutex::new(None),
         })
@@ -56,7 +56,7 @@ impl LoadedReference {
         }
         let index = match &self.index_path {
             Some(path) => self.read_index(path)?,
-            None => Index::build(&self.reference, threads),
+            None => Index::build(&self.reference, threads).map_err(|error| self.failed(error))?,
         };
         Ok(slot.insert(Arc::new(index)).clone())
     }
@@ -64,19 +64,21 @@ impl LoadedReference {
     /// Reads an index file and checks that it is of this reference.
     pub fn read_index(&self, path: &Path) -> Result<Index, Error> {
         let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
-        Index::read(BufReader::with_capacity(1 << 20, file), &self.reference).map_err(|error| {
-            Error::Reference { name: self.name.clone(), fault: error.fault(), source: Box::new(error) }
-        })
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        Index::read(&mut file, &self.reference).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: impl Faulty) -> Error {
+        Error::Reference { name: self.name.clone(), fault: error.fault(), source: Box::new(error) }
     }
 
     /// Builds the index and writes it to a file, whole or not at all.
     pub fn write_index(&self, path: &Path, threads: usize) -> Result<(), Error> {
-        let failed = |source| Error::File { path: path.into(), source };
         let index = self.index(threads)?;
-        let mut out = BufWriter::with_capacity(1 << 20, FileWriter::create(path, None).map_err(failed)?);
-        index.write(&mut out).map_err(failed)?;
-        let out = out.into_inner().map_err(|error| failed(error.into_error()))?;
-        out.finish().map_err(failed)
+        let mut out = StreamWriter::create(path, None)?;
+        index.write(&mut out).map_err(|error| self.failed(error))?;
+        out.finish()?;
+        Ok(())
     }
 
     /// The engine `name` for this reference.

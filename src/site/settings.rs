@@ -35,9 +35,9 @@ pub struct Settings {
     /// The links it has keys for.
     #[serde(default)]
     pub key: Vec<LinkSettings>,
-    /// The stores it has.
+    /// The stores it has, each named after the site whose shares are in it.
     #[serde(default)]
-    pub store: Vec<StorePlace>,
+    pub store: Vec<StoreSettings>,
     /// How deposits are shared out.
     pub share: ShareSettings,
     /// How files are read.
@@ -79,16 +79,6 @@ pub enum Permission {
     Analyse,
     /// To deliver results here.
     Deliver,
-}
-
-/// A store of this site.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct StorePlace {
-    /// Whose shares are in it.
-    pub tenant: SiteId,
-    /// What kind of store it is, and where.
-    pub place: StoreSettings,
 }
 
 /// How deposits are shared out.
@@ -178,8 +168,8 @@ impl Settings {
             inner(&mut reference.fasta);
             reference.index.iter_mut().for_each(inner);
         });
-        self.key.iter_mut().for_each(|link| link.relative_to(folder));
-        self.store.iter_mut().for_each(|store| store.place.relative_to(folder));
+        self.key.iter_mut().flat_map(|link| &mut link.file).for_each(inner);
+        self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
     }
 }

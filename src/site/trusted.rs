@@ -5,15 +5,16 @@
 use std::path::Path;
 
 use super::request::{AnalyseRequest, DeliverRequest, Reply, Request};
-use super::{Error, Site};
+use super::{Error, LoadedReference, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
 use crate::control::{Deposit, Role};
 use crate::control::catalogue::Origin;
-use crate::disclosure::{FilterReport, Right, filter};
+use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
+use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
-use crate::pipeline::deliver::{DeliverReport, Delivery};
+use crate::pipeline::deliver::{DeliverReport, Delivery, add_keys, add_origin};
 use crate::pipeline::intake::{FlowReader, Source};
 use crate::pipeline::restore::Restore;
 use crate::store::remote::kind;
@@ -63,16 +64,28 @@ impl Site {
         let settings = &self.settings.engine;
         let engine = request.engine.as_deref().unwrap_or(&settings.name);
         let engine = loaded.engine(engine, self.threads(), &settings.external)?;
+        self.call_deposit(deposit, &loaded, &*engine, request.ploidy, meters)
+    }
+
+    /// Restores a deposit of reads and calls its variants.
+    pub fn call_deposit(
+        &self,
+        deposit: &Deposit,
+        loaded: &LoadedReference,
+        engine: &dyn Engine,
+        ploidy: u8,
+        meters: &Meters,
+    ) -> Result<(Calls, AnalyseReport), Error> {
         let holders = self.holders(deposit)?;
         let analyse = Analyse {
-            sample: &request.sample,
-            engine: &*engine,
+            sample: &deposit.name,
+            engine,
             reference: &loaded.reference,
             reference_path: &loaded.path,
-            ploidy: request.ploidy,
+            ploidy,
             regions: None,
             threads: self.threads(),
-            command_line: format!("dsgd run {} --reference {}", request.sample, request.reference),
+            command_line: format!("dsgd run {} --reference {}", deposit.name, loaded.name),
             meters,
         };
         std::thread::scope(|scope| {
@@ -111,46 +124,41 @@ impl Site {
         request: &DeliverRequest,
         meters: &Meters,
     ) -> Result<DeliverReport, Error> {
-        let right = self.right(&request.right, &request.user)?;
+        let permit = self.permit(&request.right, &request.user)?;
         let deposit = self.catalogue()?.stored(&request.run)?;
-        let watch = Stopwatch::start();
-        let (vcf, filtered) = self.filter(&deposit, &right, meters)?;
-        let filter_seconds = watch.elapsed().as_secs_f64();
+        let (vcf, filtered) = self.filter(&deposit, &permit, meters)?;
+        let now = Timestamp::of(self.clock.since_epoch());
+        let name = deposit.name.as_str();
+        let mut receipt = Receipt::new(job(name)?, name, &permit, &filtered, now);
+        add_origin(&mut receipt, &deposit);
         let sending = Stopwatch::start();
-        let job = self.job(&deposit)?;
-        let delivery = Delivery::new(job, &right, &filtered, &vcf, self.now());
-        self.send(&request.user, &delivery, &vcf)?;
-        let report = DeliverReport {
-            receipt: delivery.receipt(&right, &deposit, &filtered, self.link_use()),
-            filter: filtered,
-            filter_seconds,
-            transfer_seconds: sending.elapsed().as_secs_f64(),
-            bytes: vcf.len() as u64,
-            notices: self.notices.all(),
-        };
-        self.file_receipt(&delivery.job, &report)?;
-        Ok(report)
+        self.send(&request.user, &Delivery::of(&receipt), &vcf)?;
+        let transfer_seconds = sending.elapsed().as_secs_f64();
+        let links = self.link_use();
+        add_keys(&mut receipt, &deposit, &links);
+        let folder = self.settings.state.join("receipts");
+        let path = folder.join(format!("{}.json", receipt.job));
+        write_new(&folder, &path, receipt.to_json().as_bytes())?;
+        let notices = self.notices.all();
+        Ok(DeliverReport { receipt, filter: filtered, transfer_seconds, links, notices })
     }
 
-    fn right(&self, id: &str, user: &SiteId) -> Result<Right, Error> {
+    fn permit(&self, id: &str, user: &SiteId) -> Result<Permit, Error> {
         let right = self.settings.right.iter().find(|right| right.id == id);
         let right = right.ok_or_else(|| Error::NotConfigured {
             what: "right",
             name: id.into(),
             known: self.settings.right.iter().map(|right| right.id.clone()).collect(),
         })?;
-        if right.user != *user {
-            let why = format!("it is not for '{user}'");
-            return Err(Error::Right { right: id.into(), why });
-        }
-        right.check(self.clock.since_epoch())?;
-        Ok(right.clone())
+        let permit = right.resolve()?;
+        permit.check(user, self.clock.since_epoch())?;
+        Ok(permit)
     }
 
     fn filter(
         &self,
         deposit: &Deposit,
-        right: &Right,
+        permit: &Permit,
         meters: &Meters,
     ) -> Result<(Vec<u8>, FilterReport), Error> {
         let holders = self.holders(deposit)?;
@@ -159,19 +167,27 @@ impl Site {
             let restore =
                 Restore { deposit, member: 0, holders: &holders, order, meters, notices };
             let calls = FlowReader::new(restore.start(scope)?);
+            let options = FilterOptions { threads: self.threads(), ..FilterOptions::default() };
             let mut vcf = Vec::new();
-            let report = filter(calls, right, &mut vcf, self.threads())?;
+            let report = filter(calls, permit, &options, &mut vcf)?;
             Ok((vcf, report))
         })
     }
 
-    fn job(&self, deposit: &Deposit) -> Result<JobId, Error> {
-        let mut salt = [0; 8];
-        getrandom::fill(&mut salt).map_err(|_| crate::control::Error::Random)?;
-        let id = format!("{}-{:016x}", deposit.name, u64::from_le_bytes(salt));
-        let start = id.len().saturating_sub(64);
-        let id = id[start..].trim_start_matches(['.', '-']);
-        Ok(id.parse().expect("a name and hexadecimal digits make an identifier"))
+    /// Sends bytes to an end user as a delivery is sent, and gives their digest: for measuring.
+    pub fn transfer(&self, user: &SiteId, bytes: &[u8]) -> Result<String, Error> {
+        let digest = blake3::hash(bytes).to_hex().to_string();
+        let delivery = Delivery {
+            job: job("transfer")?,
+            right: String::new(),
+            right_digest: String::new(),
+            bytes: bytes.len() as u64,
+            digest: digest.clone(),
+            records: 0,
+            delivered: Timestamp::of(self.clock.since_epoch()),
+        };
+        self.send(user, &delivery, bytes)?;
+        Ok(digest)
     }
 
     fn send(&self, user: &SiteId, delivery: &Delivery, vcf: &[u8]) -> Result<(), Error> {
@@ -195,13 +211,15 @@ impl Site {
             _ => Err(protocol()),
         }
     }
+}
 
-    fn file_receipt(&self, job: &JobId, report: &DeliverReport) -> Result<(), Error> {
-        let folder = self.settings.state.join("receipts");
-        let path = folder.join(format!("{job}.json"));
-        let text = serde_json::to_vec_pretty(&report.receipt).expect("receipts are plain data");
-        write_new(&folder, &path, &text)
-    }
+/// A fresh identifier that begins with as much of `name` as there is room for.
+fn job(name: &str) -> Result<JobId, Error> {
+    let mut salt = [0; 8];
+    getrandom::fill(&mut salt).map_err(|_| crate::control::Error::Random)?;
+    let name = &name[..name.len().min(40)];
+    let id = format!("{name}-{:016x}", u64::from_le_bytes(salt));
+    Ok(id.parse().expect("a name and hexadecimal digits make an identifier"))
 }
 
 /// Writes a file into a folder that is made if it is not there.

@@ -29,7 +29,7 @@ impl Site {
         let path = inbox.join(format!("{}.vcf.gz", delivery.job));
         let failed = |source| Error::File { path: path.clone(), source };
         std::fs::create_dir_all(&inbox).map_err(failed)?;
-        let mut out = crate::io::FileWriter::create(&path, Some(delivery.bytes)).map_err(failed)?;
+        let mut out = crate::io::StreamWriter::create(&path, Some(delivery.bytes))?;
         let mut hash = blake3::Hasher::new();
         let mut received = 0;
         while received < delivery.bytes {
@@ -39,13 +39,13 @@ impl Site {
                 return Err(protocol());
             }
             hash.update(&message.payload);
-            out.write(message.payload).map_err(failed)?;
+            out.add(&message.payload)?;
         }
         let digest = hash.finalize().to_hex().to_string();
         if digest != delivery.digest {
             return Err(Error::Digest { peer: self.settings.site.clone() });
         }
-        out.finish().map_err(failed)?;
+        out.finish()?;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).map_err(failed)?;
         let receipt = serde_json::to_vec_pretty(delivery).expect("deliveries are plain data");
         let beside = inbox.join(format!("{}.json", delivery.job));

@@ -6,7 +6,7 @@ use crate::io::sim::Random;
 use super::{Error, ShareInfo, ShareReader, ShareStore, ShareWriter, verify};
 
 /// What is checked, and on failure what was wrong.
-pub(crate) type Check = Result<(), String>;
+pub(crate) type Check<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// A place with one store in it, which starts empty.
 pub(crate) trait Bench {
@@ -16,8 +16,8 @@ pub(crate) trait Bench {
     /// Flips a bit of a committed stripe where it lies.
     fn damage(&self, id: &ShareId, stripe: u64);
 
-    /// How many stripes of 4096 bytes fit at most, about; None where the place has no end.
-    fn room(&self) -> Option<u64>;
+    /// How many bytes fit at most, about; None where the place has no end.
+    fn room_bytes(&self) -> Option<u64>;
 }
 
 /// Bytes of a stripe, where it does not matter.
@@ -44,10 +44,6 @@ pub(crate) fn expect(good: bool, what: &str) -> Check {
 
 pub(crate) fn id(text: &str) -> ShareId {
     text.parse().expect("the suite's own names are valid")
-}
-
-fn told(error: Error) -> String {
-    error.to_string()
 }
 
 /// A stripe whose bytes depend on `share` and on its number.
@@ -82,7 +78,7 @@ pub(crate) fn put(
 
 fn same(reader: &mut dyn ShareReader, number: u64) -> Check {
     let info = reader.info().clone();
-    let read = reader.read(number).map_err(told)?;
+    let read = reader.read(number)?;
     expect(read.seq() == number, "a stripe that is read has its number")?;
     let good = read[..] == stripe(&info.id, number, info.stripe_bytes)[..];
     expect(good, "a stripe is read as it was written")
@@ -90,30 +86,30 @@ fn same(reader: &mut dyn ShareReader, number: u64) -> Check {
 
 /// Reads a share whole, in order.
 pub(crate) fn check_share(store: &dyn ShareStore, share: &ShareId, stripes: u64) -> Check {
-    let mut reader = store.open(share).map_err(told)?;
+    let mut reader = store.open(share)?;
     expect(reader.info().stripes == stripes, "a share has the stripes it was given")?;
     (0..stripes).try_for_each(|number| same(&mut *reader, number))
 }
 
 fn a_share_survives(bench: &dyn Bench, stripe_bytes: u32, stripes: u64) -> Check {
     let (store, share) = (bench.open(), id("g1/0/A"));
-    let info = put(&*store, &share, stripe_bytes, stripes).map_err(told)?;
+    let info = put(&*store, &share, stripe_bytes, stripes)?;
     let known = (info.id.clone(), info.format, info.stripe_bytes, info.stripes);
     expect(known == (share.clone(), 1, stripe_bytes, stripes), "commit describes the share")?;
     check_share(&*store, &share, stripes)?;
     drop(store);
     let store = bench.open();
     check_share(&*store, &share, stripes)?;
-    let found = store.open(&share).map_err(told)?.info().clone();
+    let found = store.open(&share)?.info().clone();
     expect(found == info, "the description survives a reopening")?;
-    expect(store.list().map_err(told)? == [info], "the share is listed")?;
-    expect(verify(&*store, &share).map_err(told)?.is_empty(), "it is whole")
+    expect(store.list()? == [info], "the share is listed")?;
+    expect(verify(&*store, &share)?.is_empty(), "it is whole")
 }
 
 fn stripes_come_in_any_order(bench: &dyn Bench) -> Check {
     let (store, share) = (bench.open(), id("g1/0/B"));
-    put(&*store, &share, STRIPE_BYTES, 40).map_err(told)?;
-    let mut reader = store.open(&share).map_err(told)?;
+    put(&*store, &share, STRIPE_BYTES, 40)?;
+    let mut reader = store.open(&share)?;
     let mut random = Random(5);
     for _ in 0..60 {
         let start = random.below(40) as u64;
@@ -123,22 +119,22 @@ fn stripes_come_in_any_order(bench: &dyn Bench) -> Check {
     }
     // Stripes that the caller keeps do not stop it.
     let kept: Result<Vec<_>, _> = (0..40).map(|number| reader.read(number)).collect();
-    expect(kept.map_err(told)?.len() == 40, "all can be held at once")
+    expect(kept?.len() == 40, "all can be held at once")
 }
 
 fn shares_are_listed_and_removed(bench: &dyn Bench) -> Check {
     let store = bench.open();
     let mut shares = ["g2/0/A", "g1/10/C", "g1/2/A", "g1/2/C", "G9/0/B"].map(id);
     for share in &shares {
-        put(&*store, share, STRIPE_BYTES, 3).map_err(told)?;
+        put(&*store, share, STRIPE_BYTES, 3)?;
     }
     shares.sort();
-    let listed = |store: &dyn ShareStore| -> Result<Vec<ShareId>, String> {
-        Ok(store.list().map_err(told)?.into_iter().map(|info| info.id).collect())
+    let listed = |store: &dyn ShareStore| -> Check<Vec<ShareId>> {
+        Ok(store.list()?.into_iter().map(|info| info.id).collect())
     };
     expect(listed(&*store)? == shares, "all are listed, in order")?;
-    store.remove(&shares[1]).map_err(told)?;
-    store.remove(&shares[1]).map_err(told)?;
+    store.remove(&shares[1])?;
+    store.remove(&shares[1])?;
     for store in [store, bench.open()] {
         let missing = matches!(store.open(&shares[1]), Err(Error::Missing { .. }));
         expect(missing, "what was removed is missing")?;
@@ -147,20 +143,20 @@ fn shares_are_listed_and_removed(bench: &dyn Bench) -> Check {
         rest.iter().try_for_each(|share| check_share(&*store, share, 3))?;
     }
     let store = bench.open();
-    put(&*store, &shares[1], STRIPE_BYTES, 5).map_err(told)?;
+    put(&*store, &shares[1], STRIPE_BYTES, 5)?;
     check_share(&*store, &shares[1], 5)
 }
 
 fn unfinished_shares_are_nowhere(bench: &dyn Bench) -> Check {
     let (store, share) = (bench.open(), id("g1/0/C"));
-    let mut writer = store.create(&share, 1, STRIPE_BYTES).map_err(told)?;
+    let mut writer = store.create(&share, 1, STRIPE_BYTES)?;
     for number in 0..9 {
-        writer.append(stripe(&share, number, STRIPE_BYTES)).map_err(told)?;
+        writer.append(stripe(&share, number, STRIPE_BYTES))?;
     }
     let unseen = |store: &dyn ShareStore| {
         let missing = matches!(store.open(&share), Err(Error::Missing { .. }));
         expect(missing, "an unfinished share is missing")?;
-        expect(store.list().map_err(told)?.is_empty(), "an unfinished share is not listed")
+        expect(store.list()?.is_empty(), "an unfinished share is not listed")
     };
     unseen(&*store)?;
     drop(writer);
@@ -168,13 +164,13 @@ fn unfinished_shares_are_nowhere(bench: &dyn Bench) -> Check {
     drop(store);
     let store = bench.open();
     unseen(&*store)?;
-    put(&*store, &share, STRIPE_BYTES, 2).map_err(told)?;
+    put(&*store, &share, STRIPE_BYTES, 2)?;
     check_share(&*store, &share, 2)
 }
 
 fn names_are_used_once(bench: &dyn Bench) -> Check {
     let (store, share) = (bench.open(), id("g1/0/A"));
-    put(&*store, &share, STRIPE_BYTES, 2).map_err(told)?;
+    put(&*store, &share, STRIPE_BYTES, 2)?;
     for store in [store, bench.open()] {
         let again = put(&*store, &share, STRIPE_BYTES, 3);
         expect(matches!(again, Err(Error::Exists { .. })), "a name that is taken is refused")?;
@@ -190,14 +186,14 @@ fn what_does_not_fit_is_refused(bench: &dyn Bench) -> Check {
         let refused = misfit(store.create(&share, 1, bytes).err());
         expect(refused, "stripes of impossible length are refused")?;
     }
-    let mut writer = store.create(&share, 1, STRIPE_BYTES).map_err(told)?;
+    let mut writer = store.create(&share, 1, STRIPE_BYTES)?;
     let late = writer.append(stripe(&share, 1, STRIPE_BYTES));
     expect(misfit(late.err()), "a stripe out of order is refused")?;
     let short = writer.append(stripe(&share, 0, STRIPE_BYTES - 1));
     expect(misfit(short.err()), "a stripe of another length is refused")?;
-    writer.append(stripe(&share, 0, STRIPE_BYTES)).map_err(told)?;
-    writer.commit().map_err(told)?;
-    let mut reader = store.open(&share).map_err(told)?;
+    writer.append(stripe(&share, 0, STRIPE_BYTES))?;
+    writer.commit()?;
+    let mut reader = store.open(&share)?;
     for number in [1, u64::MAX] {
         expect(misfit(reader.read(number).err()), "a stripe that there is not is refused")?;
     }
@@ -206,19 +202,19 @@ fn what_does_not_fit_is_refused(bench: &dyn Bench) -> Check {
 
 fn corrupt_stripes_are_named_and_replaced(bench: &dyn Bench) -> Check {
     let (store, share) = (bench.open(), id("g1/3/B"));
-    put(&*store, &share, STRIPE_BYTES, 12).map_err(told)?;
+    put(&*store, &share, STRIPE_BYTES, 12)?;
     bench.damage(&share, 4);
     bench.damage(&share, 11);
     let store = bench.open();
-    expect(verify(&*store, &share).map_err(told)? == [4, 11], "the corrupt stripes are named")?;
-    let mut reader = store.open(&share).map_err(told)?;
+    expect(verify(&*store, &share)? == [4, 11], "the corrupt stripes are named")?;
+    let mut reader = store.open(&share)?;
     for number in [3, 4, 5, 4, 11, 0] {
         match reader.read(number) {
             Err(Error::Corrupt { id, stripe }) => {
                 let named = id == share && stripe == number && [4, 11].contains(&number);
                 expect(named, "the error names the stripe")?;
             }
-            Err(error) => return Err(told(error)),
+            Err(error) => return Err(error.into()),
             Ok(_) => expect(![4, 11].contains(&number), "a corrupt stripe is not given out")?,
         }
     }
@@ -227,7 +223,7 @@ fn corrupt_stripes_are_named_and_replaced(bench: &dyn Bench) -> Check {
     let refused = matches!(store.replace(&share, &wrong), Err(Error::Corrupt { stripe: 4, .. }));
     expect(refused, "a wrong replacement is refused")?;
     for number in [4, 11] {
-        store.replace(&share, &stripe(&share, number, STRIPE_BYTES)).map_err(told)?;
+        store.replace(&share, &stripe(&share, number, STRIPE_BYTES))?;
     }
     check_share(&*store, &share, 12)?;
     let missing = store.replace(&id("g1/3/C"), &wrong);
@@ -238,35 +234,37 @@ fn writers_do_not_mix(bench: &dyn Bench) -> Check {
     let (store, shares) = (bench.open(), ["g1/0/A", "g1/0/B", "g1/0/C"].map(id));
     let mut writers: Vec<Box<dyn ShareWriter>> = Vec::new();
     for share in &shares {
-        writers.push(store.create(share, 1, STRIPE_BYTES).map_err(told)?);
+        writers.push(store.create(share, 1, STRIPE_BYTES)?);
     }
     for number in 0..20 {
         for (writer, share) in writers.iter_mut().zip(&shares) {
-            writer.append(stripe(share, number, STRIPE_BYTES)).map_err(told)?;
+            writer.append(stripe(share, number, STRIPE_BYTES))?;
         }
     }
     for writer in writers {
-        writer.commit().map_err(told)?;
+        writer.commit()?;
     }
     shares.iter().try_for_each(|share| check_share(&*store, share, 20))
 }
 
 fn a_full_store_stays_whole(bench: &dyn Bench) -> Check {
-    let Some(room) = bench.room() else { return Ok(()) };
+    const LARGE_BYTES: u32 = 64 << 10;
+    let Some(room_bytes) = bench.room_bytes() else { return Ok(()) };
+    let room = room_bytes / u64::from(LARGE_BYTES);
     let (store, small) = (bench.open(), id("g1/0/A"));
-    put(&*store, &small, STRIPE_BYTES, 3).map_err(told)?;
+    put(&*store, &small, STRIPE_BYTES, 3)?;
     for _ in 0..3 {
-        let outcome = put(&*store, &id("g1/1/A"), STRIPE_BYTES, 2 * room);
+        let outcome = put(&*store, &id("g1/1/A"), LARGE_BYTES, 2 * room);
         expect(matches!(outcome, Err(Error::Full { .. })), "a full store says so")?;
         let store = bench.open();
-        expect(store.list().map_err(told)?.len() == 1, "what did not fit is not there")?;
+        expect(store.list()?.len() == 1, "what did not fit is not there")?;
         check_share(&*store, &small, 3)?;
     }
     let large = id("g1/2/A");
     for _ in 0..3 {
-        put(&*store, &large, STRIPE_BYTES, room * 3 / 4).map_err(told)?;
+        put(&*store, &large, LARGE_BYTES, room * 3 / 4)?;
         check_share(&*store, &large, room * 3 / 4)?;
-        store.remove(&large).map_err(told)?;
+        store.remove(&large)?;
     }
     check_share(&*store, &small, 3)
 }
@@ -299,7 +297,7 @@ impl Bench for BrokenBench {
         self.0.damage(id, stripe);
     }
 
-    fn room(&self) -> Option<u64> {
+    fn room_bytes(&self) -> Option<u64> {
         None
     }
 }

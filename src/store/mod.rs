@@ -7,7 +7,9 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod dir;
+pub mod remote;
 mod stripes;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -17,6 +19,7 @@ use crate::base::{ByteCount, Chunk, Fault, Faulty, ShareId};
 use crate::io::{Backend, DiskKind};
 
 pub use dir::DirStore;
+pub use volume::Volume;
 
 /// Stripes that an open writer or reader of a local store holds at most. A pool that feeds a writer
 /// needs more than that.
@@ -44,7 +47,7 @@ pub struct StoreSettings {
 pub type OpenStore = fn(&StoreSettings) -> Result<(Box<dyn ShareStore>, Backend), Error>;
 
 /// The kinds of local stores.
-pub const STORES: &[(&str, OpenStore)] = &[("dir", dir::open)];
+pub const STORES: &[(&str, OpenStore)] = &[("dir", dir::open), ("volume", volume::open)];
 
 /// Opens the store that the settings describe.
 ///
@@ -266,8 +269,34 @@ impl Faulty for Error {
                 Some("'dsgd store repair' rebuilds it from the other two shares".into())
             }
             Error::Full { .. } => Some("free space, or give the volume more".into()),
+            Error::Occupied { .. } => {
+                Some("if that may be lost, write zeros over its first 128 KiB".into())
+            }
             Error::Busy { .. } => Some("try again when the other process has ended".into()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_an_unknown_kind_is_answered_with_those_there_are() {
+        let settings: StoreSettings =
+            toml::from_str("name = 'local'\nkind = 'tape'\npath = '/x'\nbytes = '1GiB'\n").unwrap();
+        assert_eq!((settings.bytes, settings.disk), (Some(ByteCount(1 << 30)), DiskKind::Auto));
+        let error = open(&settings).err().unwrap();
+        assert!(error.to_string().contains("dir, volume"), "{error}");
+        assert_eq!(error.fault(), Fault::Config);
+        assert!(toml::from_str::<StoreSettings>("name = 'a'\nkind = 'dir'\npat = '/'").is_err());
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_program_as_a_disk_fault() {
+        let full = Error::Full { place: "x".into(), needed: 2, free: 1 };
+        assert_eq!(full.fault().exit_code(), 74);
+        assert!(full.hint().is_some());
     }
 }

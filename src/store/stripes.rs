@@ -126,6 +126,12 @@ impl StripeReader {
         Pool::new(chunks, info.stripe_bytes as usize)
     }
 
+    /// The pool again, if reading the share gains from having it registered with the kernel: that
+    /// costs about as much as reading into it a few times unregistered.
+    pub(super) fn registered<'a>(info: &ShareInfo, pool: &'a Pool) -> Option<&'a Pool> {
+        (info.stripes > 16 * HELD_STRIPES as u64).then_some(pool)
+    }
+
     pub(super) fn new(
         info: ShareInfo,
         digests: Vec<u8>,

@@ -3,22 +3,26 @@
 //! the folder is what `sim_120mb/make.sh` of the test data has made.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Index;
+use super::{Index, Native};
 use super::aligned::AlignedRead;
 use super::extend::SOFT_CLIP;
 use super::insert::InsertModel;
 use super::map::{Mapper, Workspace};
 use super::place::{REVERSE, UNMAPPED, aligned};
+use crate::base::Chunk;
 use crate::base::clock::Stopwatch;
+use crate::engine::{CallRequest, Engine};
+use crate::flow::{Flow, Meters};
+use crate::genome::lanes::{Input, Lane, reads};
 use crate::genome::reads::ReadRange;
-use crate::genome::{Layout, ReadBatch, Reference};
+use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
 
 const BATCH_TEMPLATES: usize = 4096;
 
@@ -34,8 +38,13 @@ fn folder() -> Option<PathBuf> {
     folder
 }
 
+/// Processor time of this thread.
 fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
+    duration(ClockId::ThreadCPUTime)
+}
+
+fn duration(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
@@ -98,10 +107,7 @@ impl Tally {
             self.junk_sure += u64::from(mapped && read.mapping_quality >= 20);
             return;
         };
-        let clip =
-            read.cigar.first().map_or(0, |op| if op & 15 == SOFT_CLIP { op >> 4 } else { 0 });
-        let start = i64::from(read.position) - i64::from(clip);
-        let correct = mapped && read.contig == contig && (start - position).abs() <= 50;
+        let correct = mapped && is_right(read, contig, position);
         self.reads += 1;
         self.mapped += u64::from(mapped);
         self.correct += u64::from(correct);
@@ -132,12 +138,85 @@ impl Tally {
     }
 }
 
+/// Right contig, and the start with clips undone within 50 bases.
+fn is_right(read: &AlignedRead, contig: u32, position: i64) -> bool {
+    let clip = read.cigar.first().map_or(0, |op| if op & 15 == SOFT_CLIP { op >> 4 } else { 0 });
+    let start = i64::from(read.position) - i64::from(clip);
+    read.contig == contig && (start - position).abs() <= 50
+}
+
 /// Contig and 0-based start of a read, from its name.
 fn truth(name: &[u8], last: bool, contigs: &HashMap<&str, u32>) -> Option<(u32, i64)> {
     let text = std::str::from_utf8(name).ok()?;
     let fields: Vec<&str> = text.split(':').collect();
     let contig = *contigs.get(fields.get(2)?)?;
     Some((contig, fields.get(if last { 4 } else { 3 })?.parse::<i64>().ok()? - 1))
+}
+
+/// Says how long `work` took, on the clock and on all processors, and the memory's peak so far.
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let (watch, start) = (Stopwatch::start(), duration(ClockId::ProcessCPUTime));
+    let result = work();
+    let used = duration(ClockId::ProcessCPUTime) - start;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    let wall = watch.elapsed();
+    say(&format!("{what}: {wall:.2?}, {used:.2?} of processor time, {peak}"));
+    result
+}
+
+fn input<'a>(path: &Path) -> Input<'a> {
+    let mut file = std::fs::File::open(path).unwrap();
+    let chunks = std::iter::from_fn(move || {
+        let mut bytes = vec![0; 1 << 20];
+        let count = file.read(&mut bytes).unwrap();
+        (count > 0).then(|| Ok(Chunk::from_bytes(0, &bytes[..count])))
+    });
+    let file = path.display().to_string();
+    Input { file, bytes: Flow::source(&Meters::default(), "file", chunks) }
+}
+
+#[test]
+#[ignore = "needs the benchmark genome"]
+fn the_whole_engine_takes_its_time() {
+    let Some(folder) = folder() else { return };
+    let fasta = std::fs::File::open(folder.join("hsim.fa")).unwrap();
+    let reference = timed("reference", || Reference::read_fasta(fasta).unwrap());
+    let engine = timed("index", || Native::new(Arc::new(Index::build(&reference, 2).unwrap())));
+    let set = std::env::var("DSGD_SIM_SET").unwrap_or("r1m".into());
+    let [one, two] = [1, 2].map(|mate| input(&folder.join(format!("{set}_{mate}.fq"))));
+    let group = ReadGroup {
+        id: "lane".into(),
+        sample: "sample".into(),
+        library: "library".into(),
+        unit: String::new(),
+        platform: "ILLUMINA".into(),
+    };
+    let request = CallRequest {
+        reference: &reference,
+        reference_path: Path::new("reference.fa"),
+        sample: "sample".into(),
+        read_groups: vec![group],
+        ploidy: 2,
+        regions: None,
+        threads: 2,
+        command_line: "dsgd call".into(),
+    };
+    let meters = Meters::default();
+    let reads = Flow::source(&meters, "reads", reads(vec![(0, Lane::Pair(one, two))]));
+    let mut vcf = Vec::new();
+    let report =
+        timed("call", || engine.call(&request, reads, &meters, &mut vcf, None).unwrap());
+    say(&format!(
+        "{} reads, {} mapped, {} duplicates, {} records",
+        report.reads, report.mapped, report.duplicates, report.records
+    ));
+    for stage in meters.snapshot() {
+        say(&format!("{stage:?}"));
+    }
+    if let Some(path) = std::env::var_os("DSGD_CALLS") {
+        std::fs::write(path, &vcf).unwrap();
+    }
 }
 
 #[test]
@@ -179,8 +258,7 @@ fn reads_map_where_they_came_from() {
                 human.add(read, truth);
             }
             if let (Some(log), Some((contig, position))) = (&mut log, truth) {
-                let wrong =
-                    read.contig != contig || (i64::from(read.position) - position).abs() > 80;
+                let wrong = !is_right(read, contig, position);
                 let line = format!(
                     "{} {} {} {}:{}{} {} {:?}\n",
                     String::from_utf8_lossy(batch.name(*index)),

@@ -4,6 +4,8 @@
 use super::aligned::CigarOp;
 use super::candidate::{Candidate, GAP_BASES_MAX};
 use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord, WORDS_MAX};
+use crate::device::cpu;
+use crate::device::cpu::align::Rows;
 use crate::kernel::align::{self, Matrix, Placement, Scores, Step};
 
 /// A read laid on the reference.
@@ -115,6 +117,7 @@ fn best_segment(marks: &[u64], length: u32, scores: &Scores) -> (i32, u32, u32, 
 #[derive(Default)]
 pub struct Bench {
     matrix: Matrix,
+    rows: Rows,
     query: Vec<u8>,
     target: Vec<u8>,
 }
@@ -135,6 +138,9 @@ impl Bench {
         let pad = clipped.saturating_sub(8).clamp(10, GAP_BASES_MAX);
         let low = hit.diagonals.0.saturating_sub(pad);
         let width = (hit.diagonals.1 + pad - low + 1) as usize;
+        if hit.diagonals.0 == hit.diagonals.1 && !gap_is_possible(genome, read, hit, pad) {
+            return;
+        }
         self.target.clear();
         genome.unpack(low, length + width - 1, &mut self.target);
         self.query.clear();
@@ -144,11 +150,26 @@ impl Bench {
         } else {
             self.query.extend_from_slice(read.codes);
         }
-        let placed = align::scalar(&self.query, &self.target, scores, &mut self.matrix);
+        let (matrix, rows) = (&mut self.matrix, &mut self.rows);
+        let placed = cpu::align::align(&self.query, &self.target, scores, matrix, rows);
         if let Some(placed) = placed.filter(|placed| placed.score > hit.score) {
             replace(hit, low, length, placed);
         }
     }
+}
+
+/// Whether the read matches on some other diagonal in a run that may be worth a gap.
+///
+/// A gap of `n` bases costs 6 + n points. What lies beyond it must gain more: 8 + n matches, or
+/// with a mismatch among them 12 + n, of which a half and more are in one run.
+fn gap_is_possible(genome: &PackedGenome, read: &ReadView<'_>, hit: &Hit, pad: u32) -> bool {
+    let words = read.oriented(hit.reverse);
+    (1..=pad).any(|gap| {
+        let run = (8 + gap / 2).min(16);
+        [hit.start.saturating_sub(gap), hit.start.saturating_add(gap)]
+            .into_iter()
+            .any(|diagonal| genome.matches_in_run(words, diagonal, run))
+    })
 }
 
 fn replace(hit: &mut Hit, low: u32, length: usize, placed: Placement) {

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 
 use super::index::{BUCKET_BITS_MAX, BUCKET_BITS_MIN, Error, Index};
 use super::packed::PackedGenome;
+use crate::device::cpu::pages;
 use crate::genome::Reference;
 
 /// First bytes of an index file; the last two change with its version.
@@ -14,6 +15,9 @@ const MAGIC: &str = "DSGDIX01";
 
 /// Entries that are turned into bytes at a time.
 const BLOCK: usize = 1 << 14;
+
+/// Numbers that memory is taken for before any was read; no table of a human genome has more.
+const COUNT_TRUSTED: usize = 1 << 30;
 
 impl Index {
     /// Writes the index to a file. Errors: [`Error::File`].
@@ -99,13 +103,13 @@ impl<R: Read> Digested<'_, R> {
         Ok(bytes)
     }
 
-    /// Reads `count` numbers; memory grows with what is really there.
+    /// Reads `count` numbers.
     fn numbers<T, const N: usize>(
         &mut self,
         count: usize,
         from_bytes: fn([u8; N]) -> T,
     ) -> Result<Vec<T>, Error> {
-        let mut numbers = Vec::new();
+        let mut numbers = pages::with_capacity(count.min(COUNT_TRUSTED));
         let mut block = vec![0; BLOCK * N];
         while numbers.len() < count {
             let bytes = &mut block[..(count - numbers.len()).min(BLOCK) * N];

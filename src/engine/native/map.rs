@@ -42,8 +42,25 @@ pub struct Placed {
     pub proper: bool,
 }
 
+/// The code of every letter.
+pub const CODES: [u8; 256] = {
+    let mut codes = [4; 256];
+    let mut letter = 0;
+    while letter < 256 {
+        codes[letter] = base_code(letter as u8);
+        letter += 1;
+    }
+    codes
+};
+
 /// Reads that pass through the steps together.
 const GROUP_READS: usize = 64;
+
+/// Distance of the seeds that are looked up first, in bases.
+const SPARSE_BASES: usize = 14;
+
+/// Points that a place may lose which settles a read without its other seeds: two mismatches.
+const CLEAR_POINTS: i32 = 10;
 
 /// Doubtful hits of a read that are aligned with gaps.
 const REFINED_MAX: usize = 6;
@@ -59,13 +76,21 @@ const RESCUED_BASES_MIN: usize = 25;
 pub struct Workspace {
     codes: Vec<u8>,
     words: Vec<ReadWord>,
+    /// Of each read the seeds that are looked up first, then the others.
     seeds: Vec<Seed>,
+    later: Vec<Seed>,
     buckets: Vec<(u32, u32)>,
     /// Ends of each read in `codes`, `words` and `seeds`.
     ends: Vec<[usize; 3]>,
+    /// How many of each read's seeds are looked up first.
+    firsts: Vec<usize>,
+    /// Reads whose places are not clear yet.
+    open: Vec<usize>,
     candidates: Vec<Candidate>,
-    /// End of each read in `candidates`, and its share of seeds left out, in 256ths.
-    candidate_ends: Vec<(usize, u32)>,
+    /// End in `candidates` of each open read.
+    candidate_ends: Vec<usize>,
+    /// Share of seeds left out of each read, in 256ths.
+    left_out: Vec<u32>,
     hits: Vec<Vec<Hit>>,
     ballot: Ballot,
     bench: Bench,
@@ -78,16 +103,40 @@ impl Workspace {
         self.words.clear();
         self.seeds.clear();
         self.ends.clear();
+        self.firsts.clear();
         for read in reads {
             let bases = batch.bases(read);
             let first = self.codes.len();
+            let mut looked_up_first = 0;
             if bases.len() <= READ_BASES_MAX {
-                self.codes.extend(bases.iter().map(|&letter| base_code(letter)));
+                self.codes.extend(bases.iter().map(|&letter| CODES[usize::from(letter)]));
                 pack_read(&self.codes[first..], &mut self.words);
-                seeds(&self.codes[first..], |seed| self.seeds.push(seed));
+                looked_up_first = self.take_seeds(first);
             }
+            self.firsts.push(looked_up_first);
             self.ends.push([self.codes.len(), self.words.len(), self.seeds.len()]);
         }
+    }
+
+    /// Takes the seeds of the read whose codes begin at `first`; gives how many go first.
+    fn take_seeds(&mut self, first: usize) -> usize {
+        let codes = &self.codes[first..];
+        let (taken, later) = (&mut self.seeds, &mut self.later);
+        let before = taken.len();
+        // Too short reads have few seeds, and all are needed.
+        let spacing = if codes.len() < 2 * SPARSE_BASES { 0 } else { SPARSE_BASES };
+        let mut next = 0;
+        seeds(codes, |seed| {
+            if seed.offset as usize >= next {
+                next = seed.offset as usize + spacing;
+                taken.push(seed);
+            } else {
+                later.push(seed);
+            }
+        });
+        let count = taken.len() - before;
+        taken.append(later);
+        count
     }
 
     fn range(&self, read: usize, array: usize) -> Range<usize> {
@@ -95,39 +144,73 @@ impl Workspace {
         start..self.ends[read][array]
     }
 
-    fn look_up(&mut self, index: &Index) {
+    /// Finds the hits of all reads: by their first seeds, and by all where that is not clear.
+    fn find(&mut self, index: &Index, scores: &Scores) {
+        let reads = self.ends.len();
+        self.hits.resize_with(reads.max(self.hits.len()), Vec::new);
+        self.left_out.clear();
+        self.left_out.resize(reads, 0);
         self.buckets.clear();
-        self.buckets.extend(self.seeds.iter().map(|seed| index.bucket(seed.hash)));
-        let touched = self.buckets.iter().fold(0, |sum: u64, bucket| sum ^ index.touch(bucket.0));
-        std::hint::black_box(touched);
+        self.buckets.resize(self.seeds.len(), (0, 0));
+        self.open.clear();
+        self.open.extend(0..reads);
+        self.pass(index, scores, |work, read| 0..work.firsts[read]);
+        let mut open = std::mem::take(&mut self.open);
+        open.retain(|&read| !self.is_clear(read));
+        self.open = open;
+        self.pass(index, scores, |work, read| work.firsts[read]..work.range(read, 2).len());
     }
 
-    fn vote(&mut self, index: &Index) {
+    /// Looks up some more seeds of the open reads and extends what all looked up so far vote for.
+    fn pass(
+        &mut self,
+        index: &Index,
+        scores: &Scores,
+        more: impl Fn(&Self, usize) -> Range<usize>,
+    ) {
+        for number in 0..self.open.len() {
+            let read = self.open[number];
+            let (start, more) = (self.range(read, 2).start, more(self, read));
+            let range = start + more.start..start + more.end;
+            for (bucket, seed) in self.buckets[range.clone()].iter_mut().zip(&self.seeds[range]) {
+                *bucket = index.bucket(seed.hash);
+            }
+        }
+        let mut touched = 0;
+        for &read in &self.open {
+            let (start, more) = (self.range(read, 2).start, more(self, read));
+            let buckets = &self.buckets[start + more.start..start + more.end];
+            touched = buckets.iter().fold(touched, |sum, bucket| sum ^ index.touch(bucket.0));
+        }
+        std::hint::black_box(touched);
+        self.vote(index, |work, read| more(work, read).end);
+        self.extend(index, scores);
+    }
+
+    fn vote(&mut self, index: &Index, looked_up: impl Fn(&Self, usize) -> usize) {
         self.candidates.clear();
         self.candidate_ends.clear();
-        for read in 0..self.ends.len() {
-            let (length, range) = (self.range(read, 0).len(), self.range(read, 2));
-            let left_out = if length < SEED_BASES {
-                0
-            } else {
+        for &read in &self.open {
+            let length = self.range(read, 0).len();
+            let start = self.range(read, 2).start;
+            let range = start..start + looked_up(self, read);
+            if !range.is_empty() {
                 let (seeds, buckets) = (&self.seeds[range.clone()], &self.buckets[range.clone()]);
                 let (found, left_out) = self.ballot.count(index, seeds, buckets, length);
                 self.candidates.extend_from_slice(found);
-                left_out * 256 / range.len().max(1)
-            };
-            self.candidate_ends.push((self.candidates.len(), left_out as u32));
+                self.left_out[read] = (left_out * 256 / range.len()) as u32;
+            }
+            self.candidate_ends.push(self.candidates.len());
         }
     }
 
     fn extend(&mut self, index: &Index, scores: &Scores) {
-        self.hits.resize_with(self.ends.len().max(self.hits.len()), Vec::new);
         let mut first = 0;
-        for read in 0..self.ends.len() {
+        for (&read, &end) in self.open.iter().zip(&self.candidate_ends) {
             let view = ReadView {
                 codes: &self.codes[self.range(read, 0)],
                 words: &self.words[self.range(read, 1)],
             };
-            let end = self.candidate_ends[read].0;
             let candidates = &self.candidates[first..end];
             self.hits[read].clear();
             self.hits[read].extend(
@@ -135,6 +218,16 @@ impl Workspace {
             );
             first = end;
         }
+    }
+
+    /// Whether more seeds would say nothing new: a place that nearly matches has been found, and
+    /// places that are about as good share most seeds with it.
+    fn is_clear(&self, read: usize) -> bool {
+        let length = self.range(read, 0).len() as i32;
+        let seeds = self.range(read, 2).len();
+        seeds == self.firsts[read]
+            || (self.left_out[read] == 0
+                && self.hits[read].iter().any(|hit| hit.score >= length - CLEAR_POINTS))
     }
 
     /// Aligns a read's doubtful hits with gaps.
@@ -248,16 +341,14 @@ impl Mapper {
             let count = group.min(templates - first);
             let end = ((first + count) * per_template).min(batch.len());
             work.encode(batch, first * per_template..end);
-            work.look_up(&self.index);
-            work.vote(&self.index);
-            work.extend(&self.index, &self.scores);
+            work.find(&self.index, &self.scores);
             each(work, first, count);
         }
     }
 
     fn place_single(&self, work: &mut Workspace, read: usize, salt: u64) -> Placed {
         work.refine(read, &self.index, &self.scores);
-        let (length, left_out) = (work.range(read, 0).len(), work.candidate_ends[read].1);
+        let (length, left_out) = (work.range(read, 0).len(), work.left_out[read]);
         let choice = choose_single(&work.hits[read], length, salt, left_out);
         let place = choice.map(|choice| Place {
             hit: work.hits[read][choice.hit].clone(),
@@ -293,7 +384,7 @@ impl Mapper {
 
     fn choose(&self, work: &Workspace, read: usize, model: &InsertModel, salt: u64) -> PairChoice {
         let lengths = [work.range(read, 0).len(), work.range(read + 1, 0).len()];
-        let left_out = [work.candidate_ends[read].1, work.candidate_ends[read + 1].1];
+        let left_out = [work.left_out[read], work.left_out[read + 1]];
         let hits = [&work.hits[read][..], &work.hits[read + 1][..]];
         choose_pair(hits, lengths, model, salt, left_out)
     }

@@ -1,5 +1,6 @@
 //! The reference as bit planes: 64 bases a word, so that a read is compared in a few operations.
 
+use crate::device::cpu::pages;
 use crate::genome::Reference;
 
 /// Longest read that is mapped, in bases; longer ones stay unmapped.
@@ -91,7 +92,7 @@ impl PackedGenome {
         }
         u32::try_from(end).ok()?;
         let unknown = Word { unknown: u64::MAX, ..Word::default() };
-        let mut words = vec![unknown; (end / 64 + 2) as usize];
+        let mut words = pages::vector((end / 64 + 2) as usize, || unknown);
         for (contig, &start) in reference.contigs.iter().zip(&starts) {
             let first = start as usize / 64;
             for (word, chunk) in words[first..].iter_mut().zip(contig.bases.chunks(64)) {
@@ -142,6 +143,27 @@ impl PackedGenome {
             count += mark.count_ones();
         }
         count
+    }
+
+    /// Whether a read, laid at the global `position`, matches in `run` bases one after the other.
+    ///
+    /// `run` is 8 to 16.
+    #[inline]
+    pub fn matches_in_run(&self, read: &[ReadWord], position: u32, run: u32) -> bool {
+        let mut marks = [0u64; WORDS_MAX];
+        let marks = &mut marks[..read.len()];
+        self.mismatches(read, position, marks);
+        for (mark, read) in marks.iter_mut().zip(read) {
+            *mark = !*mark & read.valid;
+        }
+        for shift in [1, 2, 4, run - 8] {
+            // A bit stays when the one `shift` further is set too: runs of `shift` more bases.
+            for word in 0..marks.len() {
+                let next = marks.get(word + 1).copied().unwrap_or(0);
+                marks[word] &= (marks[word] >> shift) | ((next << 1) << (63 - shift));
+            }
+        }
+        marks.iter().any(|&mark| mark != 0)
     }
 
     /// Appends the codes of `count` bases from the global `position`; 4 outside of the genome.
@@ -196,6 +218,23 @@ mod tests {
                     prop_assert_eq!(marks[i / 64] >> (i % 64) & 1 == 1, bad);
                 }
             }
+        }
+
+        #[test]
+        fn runs_are_those_of_a_plain_comparison(
+            contig in proptest::collection::vec(0u8..2, 300..400),
+            read in proptest::collection::vec(0u8..2, 1..200),
+            offset in 0usize..100,
+            run in 8u32..=16,
+        ) {
+            let genome = PackedGenome::new(&reference(&[contig.clone()])).unwrap();
+            let mut words = Vec::new();
+            pack_read(&read, &mut words);
+            let words = &words[..read.len().div_ceil(64)];
+            let equal: Vec<bool> = read.iter().zip(&contig[offset..]).map(|(a, b)| a == b).collect();
+            let longest = equal.split(|&equal| !equal).map(<[bool]>::len).max().unwrap_or(0);
+            let found = genome.matches_in_run(words, genome.starts()[0] + offset as u32, run);
+            prop_assert_eq!(found, longest >= run as usize);
         }
 
         #[test]

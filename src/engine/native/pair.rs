@@ -174,8 +174,8 @@ impl Standing {
             return 0;
         }
         let crowd = if self.rivals > 1 { (4.343 * f64::from(self.rivals).ln()) as i32 } else { 0 };
-        // Places that only common seeds name were not looked at: trust what was seen in proportion.
-        let seen = if left_out > 128 { 256 - left_out as i32 } else { 256 };
+        // Places that only common seeds name were not looked at: trust is half where all are.
+        let seen = if left_out > 128 { 384 - left_out as i32 } else { 256 };
         let quality = (PHRED_PER_POINT * self.lead).min(QUALITY_MAX + crowd) - crowd;
         (quality.clamp(0, QUALITY_MAX) * seen / 256) as u8
     }

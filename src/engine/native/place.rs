@@ -2,9 +2,8 @@
 
 use super::aligned::AlignedRead;
 use super::extend::{Hit, span, trim};
-use super::map::Placed;
+use super::map::{CODES, Placed};
 use super::packed::PackedGenome;
-use crate::genome::reference::base_code;
 use crate::genome::{Layout, ReadBatch};
 
 /// SAM flag: the template has two reads.
@@ -102,7 +101,8 @@ fn lay(
 }
 
 fn unplaced(batch: &ReadBatch, template: usize, read: usize) -> AlignedRead {
-    let bases: Vec<u8> = batch.bases(read).iter().map(|&letter| base_code(letter)).collect();
+    let bases: Vec<u8> =
+        batch.bases(read).iter().map(|&letter| CODES[usize::from(letter)]).collect();
     let quality = |&letter: &u8| letter.saturating_sub(b'!').min(QUALITY_MAX);
     let mut qualities: Vec<u8> = batch.qualities(read).iter().map(quality).collect();
     qualities.resize(bases.len(), 0);

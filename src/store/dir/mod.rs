@@ -10,6 +10,10 @@
 //!
 //! A share is written under `.partial`, synced, and appears by the renaming of its folder.
 
+#[cfg(test)]
+mod tests;
+mod writer;
+
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Chunk, DatasetId, ShareId};
 use crate::io::{self, Backend, DIRECT_BYTES, Disk, DiskKind, Mode, Preference, sync_folder};
+
+use writer::{Attempt, DirWriter};
 
 use super::stripes::{
     DIGEST_BYTES, StripeReader, StripeWriter, check_sizes, digest_of, disk_error, pad,
@@ -218,15 +224,13 @@ impl ShareStore for DirStore {
         }
         self.drop_attempts(id)?;
         let folder = self.partial().join(format!("{}{}", attempt_prefix(id), unique()));
-        let mut attempt =
-            Attempt { folder, target: self.folder(id), done: false, _at_work: at_work };
-        attempt.make()?;
+        let attempt = Attempt::begin(folder, self.folder(id), at_work)?;
         let path = attempt.folder.join("stripes");
         let file = File::create_new(&path).map_err(|error| failed(&path, error))?;
         let disk = self.disk(&path, Mode::Write, &self.preference(stripe_bytes as usize))?;
         let stripes = StripeWriter::new(id, format, stripe_bytes, disk);
         let step = self.reserve_bytes.max(u64::from(stripe_bytes));
-        Ok(Box::new(DirWriter { stripes, file, reserved: 0, step, attempt }))
+        Ok(Box::new(DirWriter::new(stripes, file, step, attempt)))
     }
 
     fn open(&self, id: &ShareId) -> Result<Box<dyn ShareReader>, Error> {
@@ -234,8 +238,7 @@ impl ShareStore for DirStore {
         let digests = self.digests(&info)?;
         let path = self.folder(id).join("stripes");
         let pool = StripeReader::pool(&info);
-        // Registering the memory costs about as much as reading it a few times unregistered.
-        let registered = (info.stripes > 16 * HELD_STRIPES as u64).then_some(&pool);
+        let registered = StripeReader::registered(&info, &pool);
         let preference =
             Preference { pool: registered, ..self.preference(info.stripe_bytes as usize) };
         let disk = self.disk(&path, Mode::Read, &preference)?;
@@ -292,107 +295,6 @@ impl ShareStore for DirStore {
     }
 }
 
-/// A share's folder under `.partial`. Dropped before it got its name, it is removed.
-struct Attempt {
-    folder: PathBuf,
-    target: PathBuf,
-    done: bool,
-    _at_work: File,
-}
-
-impl Attempt {
-    fn make(&mut self) -> Result<(), Error> {
-        std::fs::create_dir(&self.folder).map_err(|error| failed(&self.folder, error))
-    }
-
-    /// Gives the folder its name, durably.
-    fn publish(&mut self, id: &ShareId) -> Result<(), Error> {
-        let here = |error| failed(&self.folder, error);
-        sync_folder(&self.folder).map_err(here)?;
-        let dataset = self.target.parent().expect("a share lies in its data set's folder");
-        let root = dataset.parent().expect("a data set lies in the store's folder");
-        std::fs::create_dir_all(dataset).map_err(here)?;
-        sync_folder(root).map_err(here)?;
-        match std::fs::rename(&self.folder, &self.target) {
-            Ok(()) => self.done = true,
-            // A folder never takes the name of one that holds something.
-            Err(_) if self.target.exists() => return Err(Error::Exists { id: id.clone() }),
-            Err(_) if !self.folder.exists() => return Err(Error::Superseded { id: id.clone() }),
-            Err(error) => return Err(here(error)),
-        }
-        sync_folder(dataset).map_err(|error| failed(dataset, error))
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if !self.done {
-            // Whatever stays is removed with the other leftovers at the next opening.
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
-    }
-}
-
-struct DirWriter {
-    stripes: StripeWriter,
-    /// For the length and the room; the stripes go through their disk.
-    file: File,
-    reserved: u64,
-    /// Bytes to reserve at a time.
-    step: u64,
-    attempt: Attempt,
-}
-
-impl DirWriter {
-    fn failed(&self, error: std::io::Error) -> Error {
-        failed_writing(&self.attempt.folder, u64::from(self.stripes.stripe_bytes), error)
-    }
-}
-
-impl ShareWriter for DirWriter {
-    fn append(&mut self, stripe: Chunk) -> Result<(), Error> {
-        self.stripes.check(&stripe)?;
-        let stripe_bytes = u64::from(self.stripes.stripe_bytes);
-        let offset = self.stripes.stripes() * stripe_bytes;
-        if offset + stripe_bytes > self.reserved {
-            let wanted = self.reserved + self.step;
-            // Where a whole step does not fit, the stripe still may; its write will tell.
-            if io::reserve(&self.file, self.reserved, wanted).is_ok() {
-                self.reserved = wanted;
-            }
-        }
-        self.stripes.write(stripe, offset).map_err(|error| self.failed(error))
-    }
-
-    fn commit(mut self: Box<Self>) -> Result<ShareInfo, Error> {
-        self.stripes.disk.drain().map_err(|error| self.failed(error))?;
-        let info = self.stripes.info();
-        let length = info.stripes * u64::from(info.stripe_bytes);
-        let sidecar = Sidecar { schema: SCHEMA, share: info.clone() };
-        let json = serde_json::to_vec_pretty(&sidecar)
-            .map_err(|error| self.failed(std::io::Error::other(error)))?;
-        let folder = &self.attempt.folder;
-        self.file
-            .set_len(length)
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| write_synced(&folder.join("digests"), &self.stripes.digests))
-            .and_then(|()| write_synced(&folder.join("share.json"), &json))
-            .map_err(|error| match error.kind() {
-                // A newer attempt to write this share has removed this one.
-                std::io::ErrorKind::NotFound => Error::Superseded { id: info.id.clone() },
-                _ => self.failed(error),
-            })?;
-        self.attempt.publish(&info.id)?;
-        Ok(info)
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
-    let mut file = File::create(path)?;
-    std::io::Write::write_all(&mut file, bytes)?;
-    file.sync_all()
-}
-
 fn attempt_prefix(id: &ShareId) -> String {
     // No identifier has a tilde, so that no share's prefix begins another's.
     format!("{}~{}~{}~", id.dataset, id.member, id.letter)
@@ -427,162 +329,5 @@ fn of_open(path: &Path, error: io::Error) -> Error {
     match error {
         io::Error::Open { path, source } => failed(&path, source),
         error => failed(path, std::io::Error::other(error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::{Completion, Op, Ticket};
-    use crate::store::conformance::{self, Bench, STRIPE_BYTES, id, put, stripe};
-
-    struct Folder {
-        folder: tempfile::TempDir,
-        disk: DiskKind,
-        room_bytes: Option<u64>,
-    }
-
-    impl Bench for Folder {
-        fn open(&self) -> Box<dyn ShareStore> {
-            let mut store = DirStore::open(self.folder.path(), self.disk).unwrap();
-            if let Some(room) = self.room_bytes {
-                let root = self.folder.path().to_path_buf();
-                store.reserve_bytes = 0;
-                store.wrap = Some(Arc::new(move |disk| {
-                    Box::new(Bounded { disk, root: root.clone(), room, refused: None })
-                }));
-            }
-            Box::new(store)
-        }
-
-        fn damage(&self, id: &ShareId, stripe: u64) {
-            let store = DirStore::open(self.folder.path(), self.disk).unwrap();
-            let path = store.folder(id).join("stripes");
-            let mut bytes = std::fs::read(&path).unwrap();
-            bytes[stripe as usize * STRIPE_BYTES as usize + 1000] ^= 16;
-            std::fs::write(&path, bytes).unwrap();
-        }
-
-        fn room(&self) -> Option<u64> {
-            self.room_bytes.map(|bytes| bytes / u64::from(STRIPE_BYTES))
-        }
-    }
-
-    /// A disk in a file system that holds only so much.
-    struct Bounded {
-        disk: Box<dyn Disk>,
-        root: PathBuf,
-        room: u64,
-        refused: Option<Completion>,
-    }
-
-    fn bytes_under(folder: &Path) -> u64 {
-        std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .map(|path| match path.is_dir() {
-                true => bytes_under(&path),
-                false => std::fs::metadata(&path).unwrap().len(),
-            })
-            .sum()
-    }
-
-    impl Disk for Bounded {
-        fn submit(&mut self, op: Op) -> Ticket {
-            if let Op::Write { chunk, offset } = op {
-                if bytes_under(&self.root) > self.room {
-                    let result = Err(std::io::ErrorKind::StorageFull.into());
-                    let ticket = Ticket(u64::MAX);
-                    self.refused = Some(Completion { ticket, chunk: Some(chunk), result });
-                    return ticket;
-                }
-                return self.disk.submit(Op::Write { chunk, offset });
-            }
-            self.disk.submit(op)
-        }
-
-        fn wait(&mut self) -> Option<Completion> {
-            self.disk.wait().or_else(|| self.refused.take())
-        }
-
-        fn poll(&mut self) -> Option<Completion> {
-            self.disk.poll()
-        }
-
-        fn alignment(&self) -> usize {
-            self.disk.alignment()
-        }
-
-        fn size(&mut self) -> Result<u64, std::io::Error> {
-            self.disk.size()
-        }
-    }
-
-    fn bench(disk: DiskKind, room_bytes: Option<u64>) -> Box<dyn Bench> {
-        Box::new(Folder { folder: tempfile::tempdir().unwrap(), disk, room_bytes })
-    }
-
-    #[test]
-    fn passes_the_suite_on_every_disk() {
-        for disk in [DiskKind::Auto, DiskKind::Blocking] {
-            conformance::suite(&mut || bench(disk, None)).unwrap();
-        }
-        conformance::suite(&mut || bench(DiskKind::Auto, Some(20 << 20))).unwrap();
-    }
-
-    #[test]
-    fn the_suite_notices_broken_stores() {
-        conformance::notices_broken_stores(&mut || bench(DiskKind::Blocking, None));
-    }
-
-    #[test]
-    fn stripes_lie_one_after_the_other_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DirStore::open(folder.path(), DiskKind::Auto).unwrap();
-        put(&store, &id("g1/0/A"), STRIPE_BYTES, 3).unwrap();
-        let expected: Vec<u8> =
-            (0..3).flat_map(|n| stripe(&id("g1/0/A"), n, STRIPE_BYTES).to_vec()).collect();
-        assert!(std::fs::read(folder.path().join("g1/0.A/stripes")).unwrap() == expected);
-        assert_eq!(std::fs::read_dir(store.partial()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_newer_attempt_supersedes_an_older_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DirStore::open(folder.path(), DiskKind::Auto).unwrap();
-        let share = id("g1/0/A");
-        let mut older = store.create(&share, 1, STRIPE_BYTES).unwrap();
-        older.append(stripe(&share, 0, STRIPE_BYTES)).unwrap();
-        put(&store, &share, STRIPE_BYTES, 2).unwrap();
-        assert!(matches!(older.commit(), Err(Error::Superseded { .. })));
-        conformance::check_share(&store, &share, 2).unwrap();
-    }
-
-    #[test]
-    fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DirStore::open(folder.path(), DiskKind::Auto).unwrap();
-        let left = store.partial().join("g9~0~A~1-1");
-        std::fs::create_dir(&left).unwrap();
-        std::fs::write(left.join("stripes"), b"half").unwrap();
-        let mut writer = store.create(&id("g1/0/A"), 1, STRIPE_BYTES).unwrap();
-        DirStore::open(folder.path(), DiskKind::Auto).unwrap();
-        assert!(left.exists());
-        writer.append(stripe(&id("g1/0/A"), 0, STRIPE_BYTES)).unwrap();
-        writer.commit().unwrap();
-        DirStore::open(folder.path(), DiskKind::Auto).unwrap();
-        assert!(!left.exists());
-    }
-
-    #[test]
-    fn a_damaged_record_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DirStore::open(folder.path(), DiskKind::Auto).unwrap();
-        put(&store, &id("g1/0/A"), STRIPE_BYTES, 3).unwrap();
-        for name in ["digests", "share.json"] {
-            std::fs::write(folder.path().join("g1/0.A").join(name), b"{}").unwrap();
-            let error = store.open(&id("g1/0/A")).err().unwrap();
-            assert!(matches!(&error, Error::Catalogue { place, .. } if place.ends_with(name)));
-        }
     }
 }

@@ -1,0 +1,33 @@
+// Just enough of CUDA C++ to run the kernels, whose threads know nothing of each other, on a CPU: a
+// block after the other, a thread after the other.
+#pragma once
+
+#include <cstddef>
+
+#define __global__
+#define __device__
+
+struct uint4 {
+    unsigned int x, y, z, w;
+};
+
+inline uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned int w) {
+    return {x, y, z, w};
+}
+
+struct dim3 {
+    unsigned int x, y, z;
+};
+
+inline dim3 blockIdx, blockDim, threadIdx;
+
+// Runs `kernel` once for each thread of `blocks` blocks of `threads`.
+template <typename Kernel, typename... Arguments>
+void launch(unsigned int blocks, unsigned int threads, Kernel kernel, Arguments... arguments) {
+    blockDim.x = threads;
+    for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++) {
+        for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) {
+            kernel(arguments...);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+// A CUDA driver simulated on the CPU: as much of libcuda as src/device/cuda.rs calls, so that its host
+// side runs where no card is. Build it as `libcuda.so` and put its folder into LD_LIBRARY_PATH.
+//
+// It is lazy on purpose: a stream's work is done only when somebody waits for it, so results that are
+// read too early are seen to be wrong. What reaches outside the device's memory is refused.
+#include "cuda.h"
+
+#include "../share.cu"
+#include "../xor.cu"
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+using Result = int;
+const Result success = 0, invalid_value = 1, not_found = 500;
+
+// What waits to be done; an event is the stream it was recorded on.
+struct Stream {
+    std::vector<std::function<void()>> work;
+};
+struct Event {
+    Stream *stream = nullptr;
+};
+using Kernel = void (*)(uint4 *, unsigned int, unsigned int, unsigned int);
+
+static std::recursive_mutex lock;
+static std::map<uint64_t, size_t> device_memory;
+static std::vector<Stream *> streams;
+using Guard = std::lock_guard<std::recursive_mutex>;
+
+static void run(Stream *stream) {
+    if (stream == nullptr) {
+        return;
+    }
+    const auto work = std::exchange(stream->work, {});
+    for (const auto &step : work) {
+        step();
+    }
+}
+
+static Result later(Stream *stream, std::function<void()> step) {
+    if (stream == nullptr) {
+        return invalid_value;
+    }
+    stream->work.push_back(std::move(step));
+    return success;
+}
+
+static bool inside(uint64_t address, size_t bytes) {
+    auto after = device_memory.upper_bound(address);
+    if (after == device_memory.begin()) {
+        return false;
+    }
+    const auto &[begin, size] = *--after;
+    return address - begin <= size && bytes <= size - (address - begin);
+}
+
+static void *pointer(uint64_t address) { return reinterpret_cast<void *>(address); }
+
+extern "C" {
+
+Result cuInit(unsigned int) { return success; }
+Result cuDeviceGetCount(int *count) { return *count = 1, success; }
+Result cuDeviceGet(int *device, int ordinal) { return *device = 0, ordinal == 0 ? success : 101; }
+Result cuDeviceGetName(char *name, int size, int) {
+    std::strncpy(name, "simulated card", size);
+    return success;
+}
+// Above all: no memory pools.
+Result cuDeviceGetAttribute(int *value, int, int) { return *value = 0, success; }
+Result cuDevicePrimaryCtxRetain(void **context, int) { return *context = &lock, success; }
+Result cuDevicePrimaryCtxRelease_v2(int) { return success; }
+Result cuCtxGetCurrent(void **context) { return *context = &lock, success; }
+Result cuCtxSetCurrent(void *) { return success; }
+Result cuCtxSynchronize() {
+    Guard guard(lock);
+    for (Stream *stream : streams) {
+        run(stream);
+    }
+    return success;
+}
+
+// A module is its PTX; the simulation has the kernels' own text compiled in.
+Result cuModuleLoadData(void **module, const void *image) {
+    *module = strdup(static_cast<const char *>(image));
+    return success;
+}
+Result cuModuleUnload(void *module) { return std::free(module), success; }
+Result cuModuleGetFunction(void **function, void *module, const char *name) {
+    if (std::strstr(static_cast<const char *>(module), name) == nullptr) {
+        return not_found;
+    }
+    const bool sharing = std::strcmp(name, "share") == 0;
+    *function = reinterpret_cast<void *>(sharing ? share : xor_pad);
+    return sharing || std::strcmp(name, "xor_pad") == 0 ? success : not_found;
+}
+
+Result cuStreamCreate(Stream **stream, unsigned int) {
+    Guard guard(lock);
+    streams.push_back(*stream = new Stream);
+    return success;
+}
+Result cuStreamDestroy_v2(Stream *stream) {
+    Guard guard(lock);
+    run(stream);
+    std::erase(streams, stream);
+    // Events still name it.
+    return success;
+}
+Result cuStreamSynchronize(Stream *stream) {
+    Guard guard(lock);
+    return run(stream), success;
+}
+Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned int) {
+    Guard guard(lock);
+    Stream *other = event->stream;
+    return other == stream ? success : later(stream, [other] { run(other); });
+}
+Result cuEventCreate(Event **event, unsigned int) { return *event = new Event, success; }
+Result cuEventDestroy_v2(Event *event) { return delete event, success; }
+Result cuEventRecord(Event *event, Stream *stream) { return event->stream = stream, success; }
+Result cuEventSynchronize(Event *event) {
+    Guard guard(lock);
+    return run(event->stream), success;
+}
+
+// Fresh memory is full of rubbish.
+static void *rubbish(size_t bytes) { return std::memset(std::malloc(bytes), 0xa5, bytes); }
+Result cuMemHostAlloc(void **host, size_t bytes, unsigned int) {
+    return *host = rubbish(bytes), success;
+}
+Result cuMemFreeHost(void *host) { return std::free(host), success; }
+Result cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    Guard guard(lock);
+    *address = reinterpret_cast<uint64_t>(rubbish(bytes));
+    device_memory[*address] = bytes;
+    return success;
+}
+Result cuMemFree_v2(uint64_t address) {
+    Guard guard(lock);
+    std::free(pointer(address));
+    return device_memory.erase(address) == 1 ? success : invalid_value;
+}
+Result cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, Stream *stream) {
+    Guard guard(lock);
+    return inside(to, bytes) ? later(stream, [=] { std::memcpy(pointer(to), from, bytes); })
+                             : invalid_value;
+}
+Result cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *stream) {
+    Guard guard(lock);
+    return inside(from, bytes) ? later(stream, [=] { std::memcpy(to, pointer(from), bytes); })
+                               : invalid_value;
+}
+Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream *stream) {
+    Guard guard(lock);
+    return inside(to, bytes) ? later(stream, [=] { std::memset(pointer(to), value, bytes); })
+                             : invalid_value;
+}
+
+// Every kernel here takes columns, stride, outputs, rows.
+Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigned int,
+                      unsigned int threads, unsigned int, unsigned int, unsigned int,
+                      Stream *stream, void **arguments, void **) {
+    Guard guard(lock);
+    uint64_t columns;
+    unsigned int numbers[3];
+    std::memcpy(&columns, arguments[0], sizeof columns);
+    for (int i = 0; i < 3; i++) {
+        std::memcpy(&numbers[i], arguments[1 + i], sizeof numbers[i]);
+    }
+    const auto kernel = reinterpret_cast<Kernel>(function);
+    const size_t reach = (kernel == share ? 4 : 2) * sizeof(uint4) * numbers[0];
+    if (!inside(columns, reach) || threads > 1024) {
+        return invalid_value;
+    }
+    const auto [stride, outputs, rows] = numbers;
+    return later(stream, [=] {
+        launch(blocks, threads, kernel, static_cast<uint4 *>(pointer(columns)), stride, outputs,
+               rows);
+    });
+}
+
+Result cuGetErrorName(Result, const char **text) { return *text = "simulated", success; }
+Result cuGetErrorString(Result, const char **text) { return *text = "simulated error", success; }
+
+} // extern "C"

@@ -1,0 +1,245 @@
+//! All sites of a small deployment on this machine: each a process of its own, on loopback.
+//!
+//! | site | role |
+//! |---|---|
+//! | `tommo` | data owner; keeps share A; has no daemon |
+//! | `tommo-ts` | trusted server, in the same place as the owner |
+//! | `lsa` | share holder: B |
+//! | `hospital` | share holder: C |
+//! | `clinic` | end user |
+//!
+//! Every pair that talks has a simulated link. The names are those of the 2021 and 2022 trials.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::base::{BitRate, ByteCount, Clock, SiteId};
+use crate::key::SimulatedLink;
+
+/// What to start.
+#[derive(Clone)]
+pub struct Plan {
+    /// The `dsgd` program.
+    pub program: PathBuf,
+    /// Folder for everything.
+    pub folder: PathBuf,
+    /// `otp`, or `plain` for comparison.
+    pub cipher: &'static str,
+    /// Key bytes that every link has at the start, both directions together.
+    pub stock: ByteCount,
+    /// Key rate of every link, both directions together.
+    pub rate: BitRate,
+    /// Reference FASTA, named `reference` in the trusted server's configuration.
+    pub reference: PathBuf,
+    /// Index of the reference, if there is a file of it.
+    pub index: Option<PathBuf>,
+    /// Rights, as TOML `[[right]]` tables.
+    pub rights: String,
+    /// Random numbers of sharing.
+    pub random: String,
+    /// Worker threads of the trusted server's engine.
+    pub threads: usize,
+}
+
+/// Running sites. They are stopped when this is dropped.
+pub struct LocalSites {
+    plan: Plan,
+    daemons: Vec<Daemon>,
+}
+
+/// A site's process.
+pub struct Daemon {
+    /// Its name.
+    pub site: &'static str,
+    role: &'static str,
+    child: Child,
+    address: String,
+}
+
+const LINKS: [(&str, &str); 6] = [
+    ("tommo", "lsa"),
+    ("tommo", "hospital"),
+    ("tommo", "tommo-ts"),
+    ("tommo-ts", "lsa"),
+    ("tommo-ts", "hospital"),
+    ("tommo-ts", "clinic"),
+];
+
+impl LocalSites {
+    /// Makes the links, writes a configuration for each site, and starts the daemons.
+    pub fn start(plan: Plan) -> std::io::Result<Self> {
+        fs::create_dir_all(&plan.folder)?;
+        for (a, b) in LINKS {
+            let path = plan.folder.join(format!("{a}-{b}.json"));
+            if !path.exists() {
+                let sites = [a, b].map(|name| name.parse::<SiteId>().expect("a plain name"));
+                SimulatedLink::create(&path, sites, plan.rate, plan.stock, &Clock::system())
+                    .map_err(std::io::Error::other)?;
+            }
+        }
+        let mut sites = Self { plan, daemons: Vec::new() };
+        for (site, role) in
+            [("lsa", "holder"), ("hospital", "holder"), ("clinic", "user"), ("tommo-ts", "trusted")]
+        {
+            sites.configure(site)?;
+            sites.launch(site, role)?;
+        }
+        sites.configure("tommo")?;
+        Ok(sites)
+    }
+
+    /// The configuration file of a site.
+    pub fn config(&self, site: &str) -> PathBuf {
+        self.plan.folder.join(format!("{site}.toml"))
+    }
+
+    /// The running daemons.
+    pub fn daemons(&self) -> &[Daemon] {
+        &self.daemons
+    }
+
+    /// Kills a daemon as a power cut would, and starts it again at its old address.
+    pub fn kill_and_restart(&mut self, site: &str) -> std::io::Result<()> {
+        let place = self.daemons.iter().position(|daemon| daemon.site == site);
+        let Some(place) = place else { return Err(std::io::Error::other("no such daemon")) };
+        let mut daemon = self.daemons.remove(place);
+        daemon.child.kill()?;
+        daemon.child.wait()?;
+        self.write_config(daemon.site, &daemon.address)?;
+        self.launch(daemon.site, daemon.role)
+    }
+
+    /// Kills a daemon for good.
+    pub fn kill(&mut self, site: &str) -> std::io::Result<()> {
+        let Some(place) = self.daemons.iter().position(|daemon| daemon.site == site) else {
+            return Ok(());
+        };
+        let mut daemon = self.daemons.remove(place);
+        daemon.child.kill()?;
+        daemon.child.wait().map(drop)
+    }
+
+    fn launch(&mut self, site: &'static str, role: &'static str) -> std::io::Result<()> {
+        let mut child = Command::new(&self.plan.program)
+            .arg("--config")
+            .arg(self.config(site))
+            .args(["--json", "serve", role])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::options().create(true).append(true).open(self.log(site))?)
+            .spawn()?;
+        let mut answer = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        // The document ends with a brace in the first column.
+        while out.read_line(&mut answer)? > 0 && !answer.ends_with("\n}\n") {}
+        let document: serde_json::Value = serde_json::from_str(&answer)
+            .map_err(|_| std::io::Error::other(self.why_not(site)))?;
+        let address = document["data"]["address"].as_str().unwrap_or_default().to_owned();
+        self.daemons.push(Daemon { site, role, child, address });
+        Ok(())
+    }
+
+    fn log(&self, site: &str) -> PathBuf {
+        self.plan.folder.join(format!("{site}.log"))
+    }
+
+    fn why_not(&self, site: &str) -> String {
+        let log = fs::read_to_string(self.log(site)).unwrap_or_default();
+        format!("the site '{site}' did not start: {}", log.trim())
+    }
+
+    fn configure(&self, site: &'static str) -> std::io::Result<()> {
+        self.write_config(site, "127.0.0.1:0")
+    }
+
+    fn write_config(&self, site: &str, listen: &str) -> std::io::Result<()> {
+        let plan = &self.plan;
+        let mut text = String::new();
+        let mut add = |line: String| {
+            text += &line;
+            text.push('\n');
+        };
+        add(format!("site = \"{site}\"\nstate = \"{site}\"\nlisten = \"{listen}\""));
+        if site == "tommo" {
+            add("trusted = \"tommo-ts\"".into());
+        }
+        if site == "tommo-ts" {
+            add("owner = \"tommo\"\ncatalogue = \"tommo/catalogue\"".into());
+        }
+        if let Some(random) = matches!(site, "tommo" | "tommo-ts").then_some(&plan.random) {
+            add(format!("[share]\nrandom = \"{random}\"\nholder-b = \"lsa\""));
+            add("holder-c = \"hospital\"".into());
+        }
+        add(format!("[net]\ncipher = \"{}\"", plan.cipher));
+        add(format!("[engine]\nthreads = {}", plan.threads));
+        for (a, b) in LINKS {
+            let peer = match site {
+                _ if site == a => b,
+                _ if site == b => a,
+                _ => continue,
+            };
+            add(format!("[[key]]\npeer = \"{peer}\"\nkind = \"sim\"\nfile = \"{a}-{b}.json\""));
+            add(format!("[[peer]]\nsite = \"{peer}\""));
+            if let Some(daemon) = self.daemons.iter().find(|daemon| daemon.site == peer) {
+                add(format!("address = \"{}\"", daemon.address));
+            }
+            match site {
+                "lsa" | "hospital" => add("may = [\"store\"]\ntenant = \"tommo\"".into()),
+                "tommo-ts" if peer == "tommo" => add("may = [\"analyse\"]".into()),
+                "clinic" => add("may = [\"deliver\"]".into()),
+                _ => {}
+            }
+        }
+        if site != "clinic" {
+            let owner = if site == "tommo-ts" { "tommo" } else { site };
+            add("[[store]]\nname = \"tommo\"\nkind = \"dir\"".into());
+            add(format!("path = \"{owner}/shares\""));
+        }
+        if site == "tommo-ts" {
+            add(format!("[[reference]]\nname = \"reference\"\nfasta = {:?}", plan.reference));
+            if let Some(index) = &plan.index {
+                add(format!("index = {index:?}"));
+            }
+            add(plan.rights.clone());
+        }
+        fs::write(self.config(site), text)
+    }
+}
+
+impl Daemon {
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for LocalSites {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            // A process that has ended already needs no more.
+            let _ = daemon.child.kill();
+            let _ = daemon.child.wait();
+        }
+    }
+}
+
+/// User and system CPU seconds that a process and its threads have used.
+pub fn cpu_seconds(process: u32) -> f64 {
+    let text = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat"));
+    let text = text.unwrap_or_default();
+    // The second field is the name in parentheses, which may hold anything.
+    let fields: Vec<&str> = match text.rfind(')') {
+        Some(end) => text[end + 1..].split_whitespace().collect(),
+        None => return 0.0,
+    };
+    let ticks = |field: usize| fields.get(field).and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let second = rustix::param::clock_ticks_per_second() as f64;
+    (ticks(11) + ticks(12)) / second
+}

@@ -1,0 +1,315 @@
+//! `dsgd bench`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::output::Table;
+use super::{Context, Error, Outcome, file_error};
+use crate::base::clock::Stopwatch;
+use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName};
+use crate::bench::environment::Environment;
+use crate::bench::local_sites::{LocalSites, Plan, cpu_seconds};
+use crate::bench::table2::{
+    CONDITIONS, EXTRACTS, Run, Seconds, Sizes, digests_agree, mean_total, paper_value, scaled,
+    throughput,
+};
+use crate::config::Config;
+use crate::control::Role;
+use crate::disclosure::{FilterOptions, Right, filter};
+use crate::flow::Meters;
+use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
+use crate::pipeline::intake::{Source, read_file};
+use crate::site::{LoadedReference, PutFile, Site};
+use crate::site::settings::ReferenceSettings;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Table 2 of the paper: the whole job with and without concealment
+    Table2(Table2),
+}
+
+/// Arguments of `dsgd bench table2`.
+#[derive(Args)]
+pub struct Table2 {
+    /// First and second mates, FASTQ
+    #[arg(long, num_args = 2, required = true, value_names = ["FASTQ", "FASTQ"])]
+    reads: Vec<PathBuf>,
+    /// Reference FASTA
+    #[arg(short, long, value_name = "FASTA")]
+    reference: PathBuf,
+    /// Repetitions of every condition
+    #[arg(long, default_value_t = 1)]
+    runs: u32,
+    /// Folder for the sites' files, removed afterwards
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Write every run and the environment as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    environment: Environment,
+    runs: Vec<Run>,
+    digests_agree: bool,
+    ratio_total: Option<f64>,
+}
+
+/// Runs `dsgd bench`.
+pub fn run(context: &Context, command: &Command) -> Outcome {
+    let Command::Table2(arguments) = command;
+    let folder = match &arguments.folder {
+        Some(folder) => folder.clone(),
+        None => std::env::temp_dir().join(format!("dsgd-bench-{}", std::process::id())),
+    };
+    fs::create_dir_all(&folder).map_err(file_error(&folder))?;
+    let measured = measure(context, arguments, &folder);
+    // What cannot be removed is left to the system's own cleaning.
+    let _ = fs::remove_dir_all(&folder);
+    let runs = measured?;
+    let agree = digests_agree(&runs);
+    let ratio = |extract| {
+        Some(mean_total(&runs, CONDITIONS[2], extract)? / mean_total(&runs, CONDITIONS[0], extract)?)
+    };
+    let report = Report {
+        environment: Environment::look(),
+        ratio_total: ratio(EXTRACTS[2]),
+        digests_agree: agree,
+        runs,
+    };
+    if let Some(path) = &arguments.report {
+        let text = serde_json::to_vec_pretty(&report).expect("a report is plain data");
+        super::call::write_whole(path, &text)?;
+    }
+    context.out.result("bench table2", &report, || describe(&report));
+    if agree {
+        return Ok(());
+    }
+    let what = "the conditions did not give the same output".into();
+    Err(Error::Check { what, fault: Fault::Bug }.into())
+}
+
+fn measure(
+    context: &Context,
+    arguments: &Table2,
+    folder: &Path,
+) -> Result<Vec<Run>, Box<dyn Faulty>> {
+    let loaded = LoadedReference::read(&ReferenceSettings {
+        name: "reference".into(),
+        fasta: arguments.reference.clone(),
+        index: None,
+    })?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // The index is made before any clock runs: it serves many samples.
+    loaded.index(cores)?;
+    let mut runs = Vec::new();
+    for repetition in 1..=arguments.runs {
+        for (column, condition) in CONDITIONS.into_iter().enumerate() {
+            context.say(&format!("bench table2: {condition}, run {repetition}"));
+            let bench = Bench { context, arguments, folder, loaded: &loaded, cores };
+            runs.extend(bench.condition(column, condition, repetition)?);
+        }
+    }
+    Ok(runs)
+}
+
+struct Bench<'a> {
+    context: &'a Context,
+    arguments: &'a Table2,
+    folder: &'a Path,
+    loaded: &'a LoadedReference,
+    cores: usize,
+}
+
+impl Bench<'_> {
+    fn condition(
+        &self,
+        column: usize,
+        condition: &'static str,
+        repetition: u32,
+    ) -> Result<Vec<Run>, Box<dyn Faulty>> {
+        let folder = self.folder.join(format!("{column}-{repetition}"));
+        let sites = self.sites(&folder, if column == 2 { "otp" } else { "plain" })?;
+        let name: SampleName = "sample".parse().expect("a plain name");
+        if column > 0 {
+            self.open(&sites, "tommo")?.put(&name, &self.files(), &Meters::default())?;
+        }
+        let trusted = self.open(&sites, "tommo-ts")?;
+        let cpu = cpu_seconds(std::process::id());
+        let watch = Stopwatch::start();
+        let (calls, report) = if column == 0 {
+            self.call_files()?
+        } else {
+            let catalogue = trusted.catalogue()?;
+            let engine = self.loaded.engine("native", self.cores, &[])?;
+            trusted.call_deposit(&catalogue.stored(&name)?, self.loaded, &*engine, 2, &Meters::default())?
+        };
+        let a = watch.elapsed().as_secs_f64();
+        let cpu_seconds_a = cpu_seconds(std::process::id()) - cpu;
+        let mut runs = Vec::new();
+        for paper_records in EXTRACTS {
+            let measured = self.extract(&trusted, &calls, &report, paper_records)?;
+            let (sizes, mut seconds, records, extract_digest) = measured;
+            seconds.a = a;
+            runs.push(Run {
+                condition,
+                repetition,
+                paper_records,
+                records,
+                sizes,
+                seconds,
+                cpu_seconds_a,
+                limiting_stage: report.limiting_stage.clone(),
+                calls_digest: report.vcf_digest.clone(),
+                extract_digest,
+                key_bytes: trusted.link_use().iter().map(|link| link.key_bytes).sum(),
+            });
+        }
+        drop(sites);
+        let _ = fs::remove_dir_all(&folder);
+        Ok(runs)
+    }
+
+    fn sites(&self, folder: &Path, cipher: &'static str) -> Result<LocalSites, Box<dyn Faulty>> {
+        let program = std::env::current_exe().map_err(file_error(Path::new("dsgd")))?;
+        let reference = self.arguments.reference.canonicalize();
+        Ok(LocalSites::start(Plan {
+            program,
+            folder: folder.into(),
+            cipher,
+            // Key is not what this measures: there is plenty.
+            stock: ByteCount(1_000_000_000_000),
+            rate: BitRate(0),
+            reference: reference.map_err(file_error(&self.arguments.reference))?,
+            index: None,
+            rights: String::new(),
+            random: "key-stream".into(),
+            threads: self.cores,
+        })
+        .map_err(file_error(folder))?)
+    }
+
+    fn open(&self, sites: &LocalSites, site: &str) -> Result<Site, Box<dyn Faulty>> {
+        let settings = Config::load(&[sites.config(site)])?.settings()?;
+        Ok(Site::open(settings, self.context.notices())?)
+    }
+
+    fn files(&self) -> Vec<PutFile> {
+        let roles = [Role::Reads1, Role::Reads2];
+        let files = self.arguments.reads.iter().zip(roles);
+        files.map(|(path, role)| PutFile { path: path.clone(), role }).collect()
+    }
+
+    fn call_files(&self) -> Result<(Calls, AnalyseReport), Box<dyn Faulty>> {
+        let meters = Meters::default();
+        let engine = self.loaded.engine("native", self.cores, &[])?;
+        let sample: SampleName = "sample".parse().expect("a plain name");
+        let analyse = Analyse {
+            sample: &sample,
+            engine: &*engine,
+            reference: &self.loaded.reference,
+            reference_path: &self.loaded.path,
+            ploidy: 2,
+            regions: None,
+            threads: self.cores,
+            command_line: "dsgd run sample --reference reference".into(),
+            meters: &meters,
+        };
+        std::thread::scope(|scope| {
+            let mut sources = Vec::new();
+            for file in self.files() {
+                let bytes = read_file(&file.path, 1 << 20, 8, true, &meters)?;
+                let name = file.path.display().to_string();
+                let bytes = bytes.on_thread(scope, 4);
+                sources.push(Source { file: name, role: file.role, bytes });
+            }
+            Ok(analyse.run(scope, sources, None)?)
+        })
+    }
+
+    /// Stages B-1 to C for one extract.
+    fn extract(
+        &self,
+        trusted: &Site,
+        calls: &Calls,
+        report: &AnalyseReport,
+        paper_records: u64,
+    ) -> Result<(Sizes, Seconds, u64, String), Box<dyn Faulty>> {
+        let permit = Right::everything(Some(scaled(paper_records, report.records))).resolve()?;
+        let mut extract = Vec::new();
+        // One thread, so that busy time is elapsed time, as the paper's stages are.
+        let options = FilterOptions { threads: 1, ..FilterOptions::default() };
+        let filtered = filter(&calls.vcf[..], &permit, &options, &mut extract)?;
+        let sending = Stopwatch::start();
+        let digest = trusted.transfer(&"clinic".parse().expect("a plain name"), &extract)?;
+        let sizes = Sizes {
+            fastq: report.fastq_bytes,
+            vcf: filtered.text_bytes_in,
+            vcf_gz: filtered.compressed_bytes_in,
+            extract: filtered.text_bytes_out,
+            extract_gz: filtered.compressed_bytes_out,
+        };
+        let seconds = Seconds {
+            a: 0.0,
+            b1: filtered.inflate_seconds,
+            b2: filtered.filter_seconds,
+            b3: filtered.compress_seconds,
+            c: sending.elapsed().as_secs_f64(),
+        };
+        Ok((sizes, seconds, filtered.kept, digest))
+    }
+}
+
+fn describe(report: &Report) -> String {
+    let environment = &report.environment;
+    let mut text = format!(
+        "{} cores, {}, kernel {}, dsgd {}\n\n",
+        environment.cores, environment.processor, environment.kernel, environment.version
+    );
+    let mut table = Table::new([
+        "extract, row", "condition", "MB in+out", "seconds", "Mbit/s", "as printed", "paper",
+    ]);
+    for run in &report.runs {
+        let sizes = &run.sizes;
+        let seconds = &run.seconds;
+        let volumes = [
+            (sizes.fastq + sizes.vcf, seconds.a),
+            (sizes.vcf_gz + sizes.vcf, seconds.b1),
+            (sizes.vcf + sizes.extract, seconds.b2),
+            (sizes.extract + sizes.extract_gz, seconds.b3),
+            (sizes.extract_gz, seconds.c),
+            (sizes.fastq, seconds.total()),
+        ];
+        let column = CONDITIONS.iter().position(|condition| *condition == run.condition);
+        for ((row, rate), (bytes, seconds)) in throughput(sizes, seconds).iter().zip(volumes) {
+            let paper = column.and_then(|column| paper_value(row, run.paper_records, column));
+            table.row([
+                format!("{} ({}), {row}", run.paper_records, run.records),
+                run.condition.into(),
+                format!("{:.1}", bytes as f64 / 1e6),
+                format!("{seconds:.3}"),
+                format!("{:.0}", rate.by_equation),
+                format!("{:.0}", rate.as_printed),
+                paper.map_or_else(|| "-".into(), |value| format!("{value:.0}")),
+            ]);
+        }
+    }
+    text += &table.render();
+    for extract in EXTRACTS {
+        let total = |condition| mean_total(&report.runs, condition, extract);
+        let [Some(normal), Some(share), Some(otp)] = CONDITIONS.map(total) else { continue };
+        text += &format!(
+            "\nextract {extract}: total {normal:.0}, {share:.0}, {otp:.0} Mbit/s; share/OTP is {:.3} \
+             of normal/plain",
+            otp / normal
+        );
+    }
+    let limit = report.runs.first().map_or("", |run| run.limiting_stage.as_str());
+    let same = if report.digests_agree { "the same" } else { "NOT the same" };
+    text + &format!("\nlimiting stage: '{limit}'; output over all conditions: {same}\n")
+}

@@ -1,0 +1,124 @@
+//! `dsgd keys`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::output::Table;
+use super::{Context, Outcome};
+use crate::base::{BitRate, ByteCount, Clock, SiteId};
+use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
+
+/// What to do with keys.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show how many key bytes each link has left, and what they are worth
+    Level,
+    /// Describe a simulated QKD link; both ends use the file
+    Simulate {
+        /// The two sites
+        #[arg(num_args = 2, value_names = ["SITE", "SITE"])]
+        sites: Vec<SiteId>,
+        /// Key rate, both directions together
+        #[arg(long, default_value = "10Mbit/s")]
+        rate: BitRate,
+        /// Key bytes there are at the start, both directions together
+        #[arg(long, default_value = "1GB")]
+        stock: ByteCount,
+        /// Where to write the description
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Make two equal pads, one for each end of a link, to be carried there by hand
+    Generate {
+        /// The two sites
+        #[arg(num_args = 2, value_names = ["SITE", "SITE"])]
+        sites: Vec<SiteId>,
+        /// Bytes of each pad, both directions together
+        #[arg(long)]
+        bytes: ByteCount,
+        /// Where the random numbers come from: os, or device:/dev/hwrng
+        #[arg(long, default_value = "os")]
+        random: RandomSettings,
+        /// Folder for the two files
+        #[arg(short, long, value_name = "FOLDER")]
+        output: PathBuf,
+    },
+    /// Take a pad into this site's keys; the file is moved, not copied
+    Import {
+        /// The pad
+        file: PathBuf,
+        /// The site at the other end
+        #[arg(long)]
+        peer: SiteId,
+    },
+}
+
+/// Runs `dsgd keys`.
+pub fn run(context: &Context, command: &Command) -> Outcome {
+    match command {
+        Command::Level => level(context),
+        Command::Simulate { sites, rate, stock, output } => {
+            let sites = [sites[0].clone(), sites[1].clone()];
+            SimulatedLink::create(output, sites, *rate, *stock, &Clock::system())?;
+            context.out.result("keys simulate", output, || {
+                format!("{}: a simulated link; its keys are computational\n", output.display())
+            });
+            Ok(())
+        }
+        Command::Generate { sites, bytes, random, output } => {
+            let sites = [sites[0].clone(), sites[1].clone()];
+            let none = || Err(no_stream(&sites[1]));
+            let mut random = random.open(&sites[0], none)?;
+            let clock = Clock::system();
+            let files = pad::generate(sites, *bytes, &mut *random, output, &clock)?;
+            context.out.result("keys generate", &files, || {
+                let class = random.provenance();
+                files.iter().fold(String::new(), |text, file| {
+                    text + &format!("{}: {bytes} of pad ({class})\n", file.display())
+                })
+            });
+            Ok(())
+        }
+        Command::Import { file, peer } => {
+            let settings = context.settings()?;
+            let state = settings.state.join("keys");
+            preshared::import(&settings.site, &state, peer, file)?;
+            context.out.result("keys import", peer, || {
+                format!("{}: taken for the link to {peer}\n", file.display())
+            });
+            Ok(())
+        }
+    }
+}
+
+/// A pad cannot be made of the keys it is to become.
+fn no_stream(peer: &SiteId) -> key::Error {
+    key::Error::UnknownPeer { site: peer.clone(), peer: peer.clone() }
+}
+
+fn level(context: &Context) -> Outcome {
+    let site = context.site()?;
+    let keys = site.keys();
+    let levels = keys
+        .peers()
+        .iter()
+        .map(|peer| keys.level(peer))
+        .collect::<Result<Vec<_>, _>>()?;
+    context.out.result("keys level", &levels, || {
+        let mut table =
+            Table::new(["link to", "to send", "to receive", "spent", "supply", "keys"]);
+        for level in &levels {
+            table.row([
+                level.peer.to_string(),
+                level.outgoing.remaining.to_string(),
+                level.incoming.remaining.to_string(),
+                level.outgoing.spent.to_string(),
+                level.outgoing.rate.to_string(),
+                level.provenance.to_string(),
+            ]);
+        }
+        table.render()
+    });
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Cuts work into pieces for a device with memory of its own, and keeps two of them on their way.
+//!
+//! A piece is a few columns of bytes, each a vector of words to the device: both halves of a stripe,
+//! both halves of the random bytes. Secret sharing is linear over GF(2), so one device kernel does
+//! all of it: every output column is the sum of those input columns that a row of four bits names.
+//! The rows are read off the scalar twin, which stays the only definition of the scheme.
+
+use std::ops::Range;
+
+use crate::base::ShareLetter;
+use crate::kernel::share as twin;
+
+use super::{Error, Queue};
+
+/// Columns of the largest piece.
+pub(super) const COLUMNS: usize = 4;
+/// Columns begin at multiples of this: one vector of words of a device.
+pub(super) const VECTOR_BYTES: usize = 16;
+
+/// What to do with the columns of a piece, in place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Work {
+    /// Column 0 becomes the sum of columns 0 and 1: `xor.cu`, `xor.wgsl`.
+    Xor,
+    /// Column `o < outputs` becomes the sum of the columns that bits `4 * o ..` of `rows` name:
+    /// `share.cu`, `share.wgsl`.
+    Share { rows: u32, outputs: u32 },
+}
+
+impl Work {
+    /// How many columns go to the device.
+    pub(super) fn inputs(self) -> usize {
+        match self {
+            Work::Xor => 2,
+            Work::Share { .. } => COLUMNS,
+        }
+    }
+
+    /// How many columns come back.
+    pub(super) fn outputs(self) -> usize {
+        match self {
+            Work::Xor => 1,
+            Work::Share { outputs, .. } => outputs as usize,
+        }
+    }
+
+    fn split() -> Self {
+        let (mut secret_to_a, random, mut b) = ([1, 2], [4, 8], [0; 2]);
+        twin::split(&mut secret_to_a, &random, &mut b);
+        Self::share(&[secret_to_a[0], secret_to_a[1], b[0], b[1]])
+    }
+
+    fn combine(by: impl FnOnce(&mut [u8], &[u8])) -> Self {
+        let (mut first, second) = ([1, 2], [4, 8]);
+        by(&mut first, &second);
+        Self::share(&first)
+    }
+
+    fn share(rows: &[u8]) -> Self {
+        let packed = rows.iter().rev().fold(0, |packed, row| packed << COLUMNS | u32::from(*row));
+        Work::Share { rows: packed, outputs: rows.len() as u32 }
+    }
+}
+
+/// Where the next column of a piece begins, in bytes, when columns have `bytes` each.
+pub(super) fn stride(bytes: usize) -> usize {
+    bytes.next_multiple_of(VECTOR_BYTES)
+}
+
+/// Room on a device for one piece.
+pub(super) trait Lane: Send {
+    /// Copies the columns, of `bytes` each, to the device and starts the work.
+    fn start<'a>(
+        &mut self,
+        work: Work,
+        bytes: usize,
+        inputs: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), Error>;
+
+    /// Waits for what was started and copies its columns back.
+    fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error>;
+}
+
+/// A queue over two lanes: while one computes, the other is filled or emptied.
+pub(super) struct Lanes<L> {
+    lanes: [L; 2],
+    column_bytes: usize,
+}
+
+/// The columns of a whole job: inputs are `in_place` and `read`, outputs `in_place` and `written`.
+struct Columns<'c, 'a> {
+    in_place: &'c mut [&'a mut [u8]],
+    read: &'c [&'a [u8]],
+    written: &'c mut [&'a mut [u8]],
+}
+
+impl<L: Lane> Lanes<L> {
+    /// `lanes` have room for columns of `column_bytes`.
+    pub(super) fn new(lanes: [L; 2], column_bytes: usize) -> Self {
+        Self { lanes, column_bytes }
+    }
+
+    fn run(&mut self, work: Work, mut columns: Columns<'_, '_>) -> Result<(), Error> {
+        let total = columns.in_place[0].len();
+        let mut on_their_way = [const { None::<Range<usize>> }; 2];
+        let mut turn = 0;
+        for begin in (0..total).step_by(self.column_bytes) {
+            let piece = begin..total.min(begin + self.column_bytes);
+            let lane = &mut self.lanes[turn];
+            if let Some(done) = on_their_way[turn].take() {
+                Self::finish(lane, &mut columns, done)?;
+            }
+            let in_place = columns.in_place.iter().map(|column| &column[piece.clone()]);
+            let read = columns.read.iter().map(|column| &column[piece.clone()]);
+            lane.start(work, piece.len(), in_place.chain(read))?;
+            on_their_way[turn] = Some(piece);
+            turn = 1 - turn;
+        }
+        for turn in [turn, 1 - turn] {
+            if let Some(done) = on_their_way[turn].take() {
+                Self::finish(&mut self.lanes[turn], &mut columns, done)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        lane: &mut L,
+        columns: &mut Columns<'_, '_>,
+        piece: Range<usize>,
+    ) -> Result<(), Error> {
+        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut());
+        lane.finish(outputs.map(|column| &mut column[piece.clone()]))
+    }
+
+    fn combine(&mut self, work: Work, first: &mut [u8], second: &[u8]) -> Result<(), Error> {
+        let half = half_of(&[first.len(), second.len()]);
+        let (x1, x2) = first.split_at_mut(half);
+        let (y1, y2) = second.split_at(half);
+        self.run(work, Columns { in_place: &mut [x1, x2], read: &[y1, y2], written: &mut [] })
+    }
+}
+
+impl<L: Lane> Queue for Lanes<L> {
+    fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
+        let half = half_of(&[secret_to_a.len(), random.len(), b.len()]);
+        let (s1, s2) = secret_to_a.split_at_mut(half);
+        let (r1, r2) = random.split_at(half);
+        let (b1, b2) = b.split_at_mut(half);
+        let columns = Columns { in_place: &mut [s1, s2], read: &[r1, r2], written: &mut [b1, b2] };
+        self.run(Work::split(), columns)
+    }
+
+    fn restore(
+        &mut self,
+        first: &mut [u8],
+        second: &[u8],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        let work = Work::combine(|first, second| twin::restore(first, second, letters));
+        self.combine(work, first, second)
+    }
+
+    fn rebuild(
+        &mut self,
+        first: &mut [u8],
+        second: &[u8],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        let work = Work::combine(|first, second| twin::rebuild(first, second, letters));
+        self.combine(work, first, second)
+    }
+
+    fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
+        let pad = &pad[..data.len()];
+        self.run(Work::Xor, Columns { in_place: &mut [data], read: &[pad], written: &mut [] })
+    }
+}
+
+fn half_of(lengths: &[usize]) -> usize {
+    let length = lengths[0];
+    assert!(lengths.iter().all(|other| *other == length), "shares of one stripe have one length");
+    assert!(length.is_multiple_of(2), "a stripe has two halves");
+    length / 2
+}
+
+/// A device in host memory, which does what the kernels do, and only when its results are wanted: so the
+/// cutting is tested on every machine.
+#[cfg(test)]
+pub(super) mod host {
+    use crate::kernel::otp;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct HostLane {
+        memory: Vec<u8>,
+        running: Option<(Work, usize)>,
+    }
+
+    impl Lane for HostLane {
+        fn start<'a>(
+            &mut self,
+            work: Work,
+            bytes: usize,
+            inputs: impl Iterator<Item = &'a [u8]>,
+        ) -> Result<(), Error> {
+            let stride = stride(bytes);
+            let before = self.running.replace((work, stride));
+            assert!(before.is_none(), "a lane is emptied before it is filled again");
+            self.memory = vec![0xee; work.inputs() * stride];
+            let columns = self.memory.chunks_mut(stride).zip(inputs);
+            let filled = columns.map(|(column, input)| column[..bytes].copy_from_slice(input));
+            assert_eq!(filled.count(), work.inputs());
+            Ok(())
+        }
+
+        fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
+            let (work, stride) = self.running.take().expect("a lane is filled before");
+            let rows = match work {
+                Work::Xor => 0b11,
+                Work::Share { rows, .. } => rows,
+            };
+            let mut written = 0;
+            for (number, output) in outputs.enumerate() {
+                output.fill(0);
+                for input in (0..work.inputs()).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1)
+                {
+                    otp::xor(output, &self.memory[input * stride..]);
+                }
+                written += 1;
+            }
+            assert_eq!(written, work.outputs());
+            Ok(())
+        }
+    }
+
+    /// A queue with pieces of `column_bytes`.
+    pub fn queue(column_bytes: usize) -> Box<dyn Queue> {
+        Box::new(Lanes::new([HostLane::default(), HostLane::default()], column_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_those_of_the_paper() {
+        // A1 = s1 r1, A2 = s2 r1 r2, B1 = s1 r1 r2, B2 = s2 r2; bit 0 is s1, bit 3 is r2.
+        let Work::Share { rows, outputs } = Work::split() else { panic!("sharing") };
+        assert_eq!((rows, outputs), (0b1010_1101_1110_0101, 4));
+    }
+}

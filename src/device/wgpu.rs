@@ -1,0 +1,266 @@
+//! Whatever has a Vulkan driver, by compute shaders: `shaders/<kernel>.wgsl`.
+//!
+//! Asks for no more than the default limits of WebGPU, so any driver that has it at all will do, a
+//! software one too: that is where the tests run. Everything a driver can complain about becomes an
+//! [`Error`]; the library's own way, a panic, is switched off.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use wgpu::{BufferUsages, MapMode, PollType};
+
+use super::lane::{COLUMNS, Lane, Lanes, VECTOR_BYTES, Work, stride};
+use super::{Device, Error, Queue};
+
+const NAME: &str = "wgpu";
+/// Invocations of one workgroup, as in the shaders.
+const WORKGROUP: usize = 256;
+/// Bytes of the shaders' `Plan`.
+const PLAN_BYTES: usize = 16;
+
+/// A graphics device with its compiled kernels.
+struct Gpu {
+    model: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    bindings: wgpu::BindGroupLayout,
+    share: wgpu::ComputePipeline,
+    xor: wgpu::ComputePipeline,
+    /// The first complaint since it was last asked for.
+    complaint: Arc<Mutex<Option<String>>>,
+}
+
+/// Opens the fastest device that a Vulkan driver offers.
+pub(super) fn open() -> Result<Box<dyn Device>, Error> {
+    let mut wanted = wgpu::InstanceDescriptor::new_without_display_handle();
+    wanted.backends = wgpu::Backends::VULKAN;
+    let instance = wgpu::Instance::new(wanted);
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let adapter = pollster::block_on(instance.request_adapter(&options))
+        .map_err(|error| Error::absent(NAME, error.to_string()))?;
+    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))
+        .map_err(|error| Error::absent(NAME, error.to_string()))?;
+    let gpu = Gpu::new(adapter.get_info().name, device, queue)?;
+    Ok(Box::new(Arc::new(gpu)))
+}
+
+impl Gpu {
+    fn new(model: String, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self, Error> {
+        let complaint = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&complaint);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            keep.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+        let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: None,
+            entries: &[
+                binding(0, wgpu::BufferBindingType::Storage { read_only: false }),
+                binding(1, wgpu::BufferBindingType::Uniform),
+            ],
+        });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&bindings)],
+            immediate_size: 0,
+        });
+        let pipeline = |source| {
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: None,
+                layout: Some(&layout),
+                module: &device.create_shader_module(source),
+                entry_point: None,
+                compilation_options: Default::default(),
+                cache: None,
+            })
+        };
+        let share = pipeline(wgpu::include_wgsl!("../../shaders/share.wgsl"));
+        let xor = pipeline(wgpu::include_wgsl!("../../shaders/xor.wgsl"));
+        let gpu = Self { model, device, queue, bindings, share, xor, complaint };
+        gpu.complaint("compile its kernels")?;
+        Ok(gpu)
+    }
+
+    /// Whether the driver complained since the last call.
+    fn complaint(&self, step: &'static str) -> Result<(), Error> {
+        match self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(reason) => Err(Error::failed(NAME, step)(reason)),
+        }
+    }
+}
+
+fn binding(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
+
+impl Device for Arc<Gpu> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn model(&self) -> String {
+        self.model.clone()
+    }
+
+    fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
+        let limits = self.device.limits();
+        let groups = limits.max_compute_workgroups_per_dimension as usize;
+        let most = (limits.max_storage_buffer_binding_size as usize / COLUMNS)
+            .min(groups * WORKGROUP * VECTOR_BYTES);
+        let column_bytes =
+            stride(piece_bytes.clamp(1, most)).min(most / VECTOR_BYTES * VECTOR_BYTES);
+        let lanes = [GpuLane::new(self, column_bytes)?, GpuLane::new(self, column_bytes)?];
+        Ok(Box::new(Lanes::new(lanes, column_bytes)))
+    }
+}
+
+/// Buffers for one piece.
+struct GpuLane {
+    gpu: Arc<Gpu>,
+    /// Mapped while no work is on its way: the columns, then the plan.
+    upload: wgpu::Buffer,
+    columns: wgpu::Buffer,
+    plan: wgpu::Buffer,
+    download: wgpu::Buffer,
+    bound: wgpu::BindGroup,
+    running: Option<Running>,
+}
+
+/// Work on its way.
+struct Running {
+    submission: wgpu::SubmissionIndex,
+    /// Whether `upload` and `download` could be mapped, one message each.
+    mapped: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    stride: usize,
+    outputs: usize,
+}
+
+impl GpuLane {
+    fn new(gpu: &Arc<Gpu>, column_bytes: usize) -> Result<Self, Error> {
+        let buffer = |bytes: usize, usage: BufferUsages| {
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: bytes as u64,
+                usage,
+                mapped_at_creation: usage.contains(BufferUsages::MAP_WRITE),
+            })
+        };
+        let bytes = COLUMNS * column_bytes;
+        let upload = buffer(bytes + PLAN_BYTES, BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC);
+        let both = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let columns = buffer(bytes, BufferUsages::STORAGE | both);
+        let plan = buffer(PLAN_BYTES, BufferUsages::UNIFORM | BufferUsages::COPY_DST);
+        let download = buffer(bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST);
+        let bound = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &gpu.bindings,
+            entries: &[
+                wgpu::BindGroupEntry { binding: 0, resource: columns.as_entire_binding() },
+                wgpu::BindGroupEntry { binding: 1, resource: plan.as_entire_binding() },
+            ],
+        });
+        gpu.complaint("take memory")?;
+        Ok(Self { gpu: Arc::clone(gpu), upload, columns, plan, download, bound, running: None })
+    }
+}
+
+impl Lane for GpuLane {
+    fn start<'a>(
+        &mut self,
+        work: Work,
+        bytes: usize,
+        inputs: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), Error> {
+        let stride = stride(bytes);
+        let (pipeline, rows) = match work {
+            Work::Xor => (&self.gpu.xor, 0),
+            Work::Share { rows, .. } => (&self.gpu.share, rows),
+        };
+        let vectors = stride / VECTOR_BYTES;
+        let plan = [vectors as u32, work.outputs() as u32, rows, 0];
+        let plan_at = self.upload.size() as usize - PLAN_BYTES;
+        let mut upload =
+            self.upload.get_mapped_range_mut(..).map_err(Error::failed(NAME, "be written to"))?;
+        upload.slice(plan_at..).copy_from_slice(bytemuck::cast_slice(&plan));
+        for (number, column) in inputs.enumerate() {
+            upload.slice(number * stride..).slice(..bytes).copy_from_slice(column);
+        }
+        drop(upload);
+        self.upload.unmap();
+
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let up = (work.inputs() * stride) as u64;
+        encoder.copy_buffer_to_buffer(&self.upload, 0, &self.columns, 0, up);
+        encoder.copy_buffer_to_buffer(
+            &self.upload,
+            plan_at as u64,
+            &self.plan,
+            0,
+            PLAN_BYTES as u64,
+        );
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &self.bound, &[]);
+        pass.dispatch_workgroups(vectors.div_ceil(WORKGROUP) as u32, 1, 1);
+        drop(pass);
+        let down = (work.outputs() * stride) as u64;
+        encoder.copy_buffer_to_buffer(&self.columns, 0, &self.download, 0, down);
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+
+        let (sender, mapped) = mpsc::channel();
+        let report = sender.clone();
+        self.upload.map_async(MapMode::Write, .., move |outcome| {
+            let _ = report.send(outcome);
+        });
+        self.download.map_async(MapMode::Read, ..down, move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        self.running = Some(Running { submission, mapped, stride, outputs: work.outputs() });
+        self.gpu.complaint("start work")
+    }
+
+    fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let failed = "finish work";
+        let wait = PollType::Wait { submission_index: Some(running.submission), timeout: None };
+        self.gpu.device.poll(wait).map_err(Error::failed(NAME, failed))?;
+        for outcome in running.mapped.iter().take(2) {
+            outcome.map_err(Error::failed(NAME, failed))?;
+        }
+        self.gpu.complaint(failed)?;
+        let down = (running.outputs * running.stride) as u64;
+        let results =
+            self.download.get_mapped_range(..down).map_err(Error::failed(NAME, failed))?;
+        for (column, result) in outputs.zip(results.chunks(running.stride)) {
+            column.copy_from_slice(&result[..column.len()]);
+        }
+        drop(results);
+        self.download.unmap();
+        Ok(())
+    }
+}
+
+/// Key bytes and genomes stay in no buffer.
+impl Drop for GpuLane {
+    fn drop(&mut self) {
+        if self.finish(std::iter::empty()).is_err() {
+            return;
+        }
+        if let Ok(mut upload) = self.upload.get_mapped_range_mut(..) {
+            upload.slice(..).fill(0);
+        }
+        self.upload.unmap();
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        for buffer in [&self.columns, &self.download] {
+            encoder.clear_buffer(buffer, 0, None);
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Drives the greetings and proofs over a socket.
+
+use crate::base::SiteId;
+use crate::key::KeyStore;
+use crate::otp::handshake::{self, Role};
+use crate::otp::hello::{NONCE_BYTES, refuse};
+use crate::otp::{
+    self, HEADER_BYTES, HELLO_BYTES, Handshake, Hello, Refusal, Session, Statistics, TAG_BYTES,
+};
+
+use super::connection::{Channel, Connection, Plain, with_keys};
+use super::wire::Wire;
+use super::{Cipher, Error, Settings};
+
+/// The calling end: greets first.
+pub(super) fn as_dialer(
+    mut wire: Wire,
+    peer: &SiteId,
+    keys: &KeyStore,
+    settings: &Settings,
+) -> Result<Connection, Error> {
+    let streams = streams(&wire, peer, keys, settings)?;
+    let ours = greeting(&wire, keys.site(), peer, streams.as_ref())?;
+    wire.write(&[&ours.encode()])?;
+    let theirs = read_greeting(&mut wire)?;
+    let theirs = theirs.map_err(|source| in_session(&wire, source))?;
+    proofs(wire, Role::Dialer, &ours, &theirs, streams, settings)
+}
+
+/// The called end: learns who calls, then greets or says why not.
+pub(super) fn as_listener(
+    mut wire: Wire,
+    keys: &KeyStore,
+    settings: &Settings,
+) -> Result<Connection, Error> {
+    let theirs = match read_greeting(&mut wire)? {
+        Ok(theirs) => theirs,
+        Err(source) => {
+            if matches!(source, otp::Error::Version { .. }) {
+                tell(&mut wire, Refusal::Version);
+            }
+            return Err(in_session(&wire, source));
+        }
+    };
+    let streams = match streams(&wire, &theirs.from, keys, settings) {
+        Err(Error::Keys { source: crate::key::Error::UnknownPeer { peer, .. }, .. }) => {
+            tell(&mut wire, Refusal::UnknownPeer);
+            let reason = Refusal::UnknownPeer;
+            return Err(in_session(&wire, otp::Error::Refused { peer, reason }));
+        }
+        streams => streams?,
+    };
+    let ours = greeting(&wire, keys.site(), &theirs.from, streams.as_ref())?;
+    if let Err(source) = handshake::check(&ours, &theirs) {
+        if let otp::Error::Refused { reason, .. } = &source {
+            tell(&mut wire, *reason);
+        }
+        return Err(in_session(&wire, source));
+    }
+    wire.write(&[&ours.encode()])?;
+    proofs(wire, Role::Listener, &ours, &theirs, streams, settings)
+}
+
+fn proofs(
+    mut wire: Wire,
+    role: Role,
+    ours: &Hello,
+    theirs: &Hello,
+    streams: Option<handshake::Keys>,
+    settings: &Settings,
+) -> Result<Connection, Error> {
+    let Some(streams) = streams else {
+        handshake::check(ours, theirs).map_err(|source| in_session(&wire, source))?;
+        let plain = Plain { peer: theirs.from.clone(), statistics: Statistics::default() };
+        return Ok(Connection::new(wire, Channel::Plain(plain), settings));
+    };
+    let handshake = Handshake::new(role, ours, theirs, streams, settings.limits)
+        .map_err(|source| in_session(&wire, source))?;
+    let session = exchange(&mut wire, handshake, settings)?;
+    Ok(Connection::new(wire, Channel::Otp(Box::new(session)), settings))
+}
+
+fn exchange(
+    wire: &mut Wire,
+    mut handshake: Handshake,
+    settings: &Settings,
+) -> Result<Session, Error> {
+    // Nobody is proven yet, so nobody is waited for any longer than for an answer.
+    let settings =
+        &Settings { key_wait: settings.key_wait.min(settings.deadline / 2), ..settings.clone() };
+    if handshake.proves_first() {
+        prove(wire, &mut handshake, settings)?;
+        verify(wire, &mut handshake, settings)?;
+    } else {
+        verify(wire, &mut handshake, settings)?;
+        prove(wire, &mut handshake, settings)?;
+    }
+    handshake.finish().map_err(|source| in_session(wire, source))
+}
+
+fn prove(wire: &mut Wire, handshake: &mut Handshake, settings: &Settings) -> Result<(), Error> {
+    let proof = with_keys(settings, wire.address(), || handshake.prove())?;
+    wire.write(&[&proof.header, &proof.tag])
+}
+
+fn verify(wire: &mut Wire, handshake: &mut Handshake, settings: &Settings) -> Result<(), Error> {
+    let (mut header, mut tag) = ([0; HEADER_BYTES], [0; TAG_BYTES]);
+    wire.read_exact(&mut header)?;
+    wire.read_exact(&mut tag)?;
+    with_keys(settings, wire.address(), || handshake.verify(&header, &tag))
+}
+
+fn streams(
+    wire: &Wire,
+    peer: &SiteId,
+    keys: &KeyStore,
+    settings: &Settings,
+) -> Result<Option<handshake::Keys>, Error> {
+    if settings.cipher == Cipher::Plain {
+        return Ok(None);
+    }
+    let failed = |source| Error::Keys { address: wire.address().into(), source };
+    let spend = keys.sender(peer).map_err(failed)?;
+    let follow = keys.follower(peer).map_err(failed)?;
+    Ok(Some((Box::new(spend), Box::new(follow))))
+}
+
+fn greeting(
+    wire: &Wire,
+    site: &SiteId,
+    peer: &SiteId,
+    streams: Option<&handshake::Keys>,
+) -> Result<Hello, Error> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce)
+        .map_err(|error| Error::Random { address: wire.address().into(), source: error.into() })?;
+    Ok(Hello {
+        plain: streams.is_none(),
+        from: site.clone(),
+        to: peer.clone(),
+        nonce,
+        sender_mark: streams.map_or(0, |(spend, _)| spend.mark()),
+        follower_mark: streams.map_or(0, |(_, follow)| follow.mark()),
+    })
+}
+
+/// The peer's greeting; the inner error is about what it says.
+fn read_greeting(wire: &mut Wire) -> Result<Result<Hello, otp::Error>, Error> {
+    let mut bytes = [0; HELLO_BYTES];
+    wire.read_exact(&mut bytes)?;
+    Ok(Hello::decode(&bytes))
+}
+
+fn tell(wire: &mut Wire, reason: Refusal) {
+    // Whoever does not listen need not know.
+    let _ = wire.write(&[&refuse(reason)]);
+    wire.finish();
+}
+
+fn in_session(wire: &Wire, source: otp::Error) -> Error {
+    Error::Session { address: wire.address().into(), source }
+}
