@@ -67,9 +67,9 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
         codes.iter().map(|&code| BASE_LETTERS[usize::from(code.min(4))]).collect()
     };
     let first = site.events.first()?.position;
-    let anchored = site.events.iter().any(|event| event.is_indel());
+    let anchored = site.events.iter().any(Event::is_indel);
     let position = first.checked_sub(u32::from(anchored))?;
-    let end = site.events.iter().map(|event| event.end()).max()?;
+    let end = site.events.iter().map(Event::end).max()?;
     let reference = text(contig_bases.get(position as usize..end as usize)?);
     let alternates = site
         .events

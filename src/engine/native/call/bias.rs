@@ -44,7 +44,7 @@ fn fisher(reference: Strands, alternate: Strands) -> f64 {
     let low = (row + column).saturating_sub(all);
     let as_rare = (low..=row.min(column)).map(of).filter(|&p| p <= observed + 1e-7);
     let p: f64 = as_rare.map(f64::exp).sum();
-    (-10.0 * p.min(1.0).max(1e-300).log10()).max(0.0)
+    (-10.0 * p.clamp(1e-300, 1.0).log10()).max(0.0)
 }
 
 #[cfg(test)]

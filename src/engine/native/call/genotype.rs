@@ -171,31 +171,19 @@ fn site(
     let alleles: Vec<usize> =
         haplotypes.iter().map(|haplotype| allele_of(haplotype, &events)).collect();
     let count = events.len() + 1;
-    let mut likelihoods = vec![FAR; if ploidy == 1 { count } else { count * (count + 1) / 2 }];
+    let called = genotype_of(&best, &alleles);
     let (mut without, mut second) = (FAR, FAR);
-    let genotype_of = |pair: &Pair| {
-        let [a, b] = pair.haplotypes.map(|at| alleles[at]);
-        (a.min(b), a.max(b))
-    };
-    let called = genotype_of(&best);
-    let lowest = best.reads + best.prior;
     for pair in pairs {
-        let (a, b) = genotype_of(pair);
-        let cost = pair.reads + pair.prior;
-        if (a, b) == (REFERENCE_ALLELE, REFERENCE_ALLELE) {
+        let (genotype, cost) = (genotype_of(pair, &alleles), pair.reads + pair.prior);
+        if genotype == (REFERENCE_ALLELE, REFERENCE_ALLELE) {
             without = without.min(cost);
         }
-        if (a, b) != called {
+        if genotype != called {
             second = second.min(cost);
         }
-        if b < count {
-            let own = own_prior(stretch, &events, a, b);
-            let index = if ploidy == 1 { a } else { b * (b + 1) / 2 + a };
-            likelihoods[index] = likelihoods[index].min(cost - own);
-        }
     }
-    let least = likelihoods.iter().copied().min().unwrap_or(0);
-    likelihoods.iter_mut().for_each(|likelihood| *likelihood -= least);
+    let lowest = best.reads + best.prior;
+    let likelihoods = likelihoods(stretch, &events, &alleles, pairs, ploidy);
     let genotype =
         if ploidy == 1 { vec![called.0 as u8] } else { vec![called.0 as u8, called.1 as u8] };
     let alleles = testimonies
@@ -267,6 +255,35 @@ fn unbalance(common: usize, rare: usize) -> i64 {
     ((term(common) + term(rare)) * 10.0 * f64::from(PER_PHRED)).round() as i64
 }
 
+/// Alleles of the two haplotypes, the smaller first.
+fn genotype_of(pair: &Pair, alleles: &[usize]) -> (usize, usize) {
+    let [a, b] = pair.haplotypes.map(|at| alleles[at]);
+    (a.min(b), a.max(b))
+}
+
+/// The least penalty of each genotype in VCF order, without what the site adds to the prior.
+fn likelihoods(
+    stretch: Stretch<'_>,
+    events: &[Event],
+    alleles: &[usize],
+    pairs: &[Pair],
+    ploidy: u8,
+) -> Vec<i64> {
+    let count = events.len() + 1;
+    let mut likelihoods = vec![FAR; if ploidy == 1 { count } else { count * (count + 1) / 2 }];
+    for pair in pairs {
+        let (a, b) = genotype_of(pair, alleles);
+        if b < count {
+            let cost = pair.reads + pair.prior - own_prior(stretch, events, a, b);
+            let index = if ploidy == 1 { a } else { b * (b + 1) / 2 + a };
+            likelihoods[index] = likelihoods[index].min(cost);
+        }
+    }
+    let least = likelihoods.iter().copied().min().unwrap_or(0);
+    likelihoods.iter_mut().for_each(|likelihood| *likelihood -= least);
+    likelihoods
+}
+
 fn allele_of(haplotype: &Haplotype, events: &[Event]) -> usize {
     let here = haplotype.events.iter().find(|event| {
         event.position == events[0].position && event.is_indel() == events[0].is_indel()
@@ -301,13 +318,13 @@ fn allele_of_testimony(
         return None;
     }
     let mut penalties = vec![i32::MAX; count];
-    for allele in 0..count {
+    for (allele, least) in penalties.iter_mut().enumerate() {
         let called = best.haplotypes.iter().filter(|&&at| alleles[at] == allele);
         let penalty = called.map(|&at| testimony.penalties[at]).min().or_else(|| {
             let any = alleles.iter().zip(&testimony.penalties);
             any.filter(|&(&of, _)| of == allele).map(|(_, &penalty)| penalty).min()
         });
-        penalties[allele] = penalty.unwrap_or(i32::MAX);
+        *least = penalty.unwrap_or(i32::MAX);
     }
     let (at, &least) = penalties.iter().enumerate().min_by_key(|&(_, &penalty)| penalty)?;
     let clear = penalties
