@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn runs_restore_to_the_text_and_cut_files_are_noticed() {
-        let text: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
+        let text: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
         let file = bgzf::compress(&text, 1);
         let runs: Vec<_> =
             BlockRuns::new(&file[..7], &file[7..], "x").map(Result::unwrap).collect();
