@@ -100,7 +100,7 @@ impl World {
     fn assert_no_key_was_used_twice(&self) -> u64 {
         let store = |site: &str, peer: &str, file: &Path| {
             let link = LinkSettings::simulated(id(peer), file);
-            let state = self.path(site).join("keys");
+            let state = self.path(site);
             KeyStore::open(id(site), &state, &[link], Clock::system()).unwrap()
         };
         let mut units = 0;

@@ -82,8 +82,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         }
         Command::Import { file, peer } => {
             let settings = context.settings()?;
-            let state = settings.state.join("keys");
-            preshared::import(&settings.site, &state, peer, file)?;
+            preshared::import(&settings.site, &settings.state, peer, file)?;
             context.out.result("keys import", peer, || {
                 format!("{}: taken for the link to {peer}\n", file.display())
             });

@@ -42,8 +42,8 @@ impl Site {
     /// Opens a site: its folders are made if they are not there, its keys are checked.
     pub fn open(settings: Settings, notices: Notices) -> Result<Self, Error> {
         let clock = Clock::system();
-        let keys = settings.state.join("keys");
-        let keys = KeyStore::open(settings.site.clone(), &keys, &settings.key, clock.clone())?;
+        let (site, state) = (settings.site.clone(), &settings.state);
+        let keys = KeyStore::open(site, state, &settings.key, clock.clone())?;
         Ok(Self {
             settings,
             keys,
