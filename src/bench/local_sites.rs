@@ -230,6 +230,14 @@ impl Drop for LocalSites {
     }
 }
 
+/// The most memory that a process has had in use, in bytes.
+pub fn peak_memory(process: u32) -> u64 {
+    let text = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"));
+    let text = text.unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}
+
 /// User and system CPU seconds that a process and its threads have used.
 pub fn cpu_seconds(process: u32) -> f64 {
     let text = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat"));
