@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn every_seed_of_the_reference_is_found_where_it_lies() {
-        let reference = reference_of(&[random_bases(1, 40_000), vec![4; 100], random_bases(2, 777)]);
+        let reference =
+            reference_of(&[random_bases(1, 40_000), vec![4; 100], random_bases(2, 777)]);
         let index = Index::build(&reference, 2).unwrap();
         let mut count = 0;
         for (contig, &start) in reference.contigs.iter().zip(index.genome().starts()) {
