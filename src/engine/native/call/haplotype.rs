@@ -60,6 +60,9 @@ impl Haplotype {
             next = at + event.removed as usize;
         }
         bases.extend_from_slice(&stretch.bases[next.min(stretch.bases.len())..]);
+        if are_plain_substitutions(events) {
+            return Self { bases, events: events.to_vec() };
+        }
         Self::from_bases(stretch, bases)
     }
 
@@ -76,6 +79,16 @@ impl Haplotype {
     }
 }
 
+/// Whether these are substitutions that no gap could stand for: not crowded.
+fn are_plain_substitutions(events: &[Event]) -> bool {
+    events.iter().all(|event| event.removed == 1 && event.inserted.len() == 1)
+        && events
+            .windows(SUBSTITUTIONS_MAX + 1)
+            .all(|crowd| crowd[SUBSTITUTIONS_MAX].position - crowd[0].position > CROWD_BASES)
+}
+
+/// More than [`SUBSTITUTIONS_MAX`] substitutions within as many bases are a crowd.
+const CROWD_BASES: u32 = 15;
 /// Most differing bases that are taken as substitutions without an alignment.
 const SUBSTITUTIONS_MAX: usize = 3;
 
