@@ -172,10 +172,7 @@ mod tests {
         let whole: Vec<u8> = runs.iter().flat_map(|run| restore(run, "x").unwrap()).collect();
         assert!(whole == text);
         for cut in [file.len() - 1, file.len() - 28, 100] {
-            assert!(
-                BlockRuns::new(&[], &file[..cut], "x").any(|run| run.is_err()),
-                "{cut}"
-            );
+            assert!(BlockRuns::new(&[], &file[..cut], "x").any(|run| run.is_err()), "{cut}");
         }
         let mixed = [&file[..], b"more"].concat();
         assert!(BlockRuns::new(&[], &mixed[..], "x").any(|run| run.is_err()));
