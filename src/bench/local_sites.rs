@@ -134,8 +134,8 @@ impl LocalSites {
         let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
         // The document ends with a brace in the first column.
         while out.read_line(&mut answer)? > 0 && !answer.ends_with("\n}\n") {}
-        let document: serde_json::Value = serde_json::from_str(&answer)
-            .map_err(|_| std::io::Error::other(self.why_not(site)))?;
+        let document: serde_json::Value =
+            serde_json::from_str(&answer).map_err(|_| std::io::Error::other(self.why_not(site)))?;
         let address = document["data"]["address"].as_str().unwrap_or_default().to_owned();
         self.daemons.push(Daemon { site, role, child, address });
         Ok(())
@@ -209,6 +209,11 @@ impl LocalSites {
 }
 
 impl Daemon {
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -223,6 +228,14 @@ impl Drop for LocalSites {
             let _ = daemon.child.wait();
         }
     }
+}
+
+/// The most memory that a process has had in use, in bytes.
+pub fn peak_memory(process: u32) -> u64 {
+    let text = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"));
+    let text = text.unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
 /// User and system CPU seconds that a process and its threads have used.

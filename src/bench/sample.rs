@@ -90,11 +90,16 @@ impl Sample {
     }
 
     /// Writes the two FASTQ files; gives the number of pairs.
-    pub fn write_reads(&self, mut first: impl Write, mut second: impl Write) -> std::io::Result<u64> {
+    pub fn write_reads(
+        &self,
+        mut first: impl Write,
+        mut second: impl Write,
+    ) -> std::io::Result<u64> {
         let mut random = Random::new(self.settings.seed ^ 0x5eed_0f_4ead5);
         let mut pairs = 0;
         for (contig, bases) in self.settings.contigs.iter().enumerate() {
-            let wanted = *bases as f64 * self.settings.depth / (2 * self.settings.read_bases) as f64;
+            let wanted =
+                *bases as f64 * self.settings.depth / (2 * self.settings.read_bases) as f64;
             for _ in 0..wanted as u64 {
                 let haplotype = &self.haplotypes[random.below(2)][contig];
                 let (left, right) = self.fragment(haplotype, &mut random);
@@ -227,7 +232,8 @@ fn variant(
     alternate: &[u8],
     random: &mut Random,
 ) -> Variant {
-    let letters = |codes: &[u8]| codes.iter().map(|code| BASE_LETTERS[usize::from(*code)]).collect();
+    let letters =
+        |codes: &[u8]| codes.iter().map(|code| BASE_LETTERS[usize::from(*code)]).collect();
     let genotype = match random.below(10) {
         0..4 => vec![1, 1],
         4..7 => vec![0, 1],

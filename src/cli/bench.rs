@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::output::Table;
 use super::{Context, Error, Outcome, file_error};
 use crate::base::clock::Stopwatch;
-use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName};
+use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
-use crate::bench::local_sites::{LocalSites, Plan, cpu_seconds};
+use crate::bench::local_sites::{LocalSites, Plan, cpu_seconds, peak_memory};
 use crate::bench::table2::{
     CONDITIONS, EXTRACTS, Run, Seconds, Sizes, digests_agree, mean_total, paper_value, scaled,
     throughput,
@@ -22,14 +22,47 @@ use crate::disclosure::{FilterOptions, Right, filter};
 use crate::flow::Meters;
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
 use crate::pipeline::intake::{Source, read_file};
-use crate::site::{LoadedReference, PutFile, Site};
 use crate::site::settings::ReferenceSettings;
+use crate::site::{LoadedReference, PutFile, Site};
 
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
     /// Table 2 of the paper: the whole job with and without concealment
     Table2(Table2),
+    /// Deposit a file and restore it from two holders, without the engine
+    E2e(E2e),
+}
+
+/// Arguments of `dsgd bench e2e`.
+#[derive(Args)]
+pub struct E2e {
+    /// Any file; several times larger than the caches for a figure that means something
+    file: PathBuf,
+    /// Repetitions
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// Folder for the sites' files, removed afterwards
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Where the random numbers of sharing come from: os, device:PATH, or key-stream
+    #[arg(long, default_value = "key-stream")]
+    random: String,
+}
+
+/// One way of one run of `dsgd bench e2e`.
+#[derive(Serialize)]
+struct Way {
+    way: &'static str,
+    run: u32,
+    bytes: u64,
+    seconds: f64,
+    /// CPU seconds of owner, holder of B, holder of C.
+    cpu_seconds: [f64; 3],
+    /// Gbit/s of the file for each second of CPU time, all processes together.
+    gbit_per_core: f64,
+    limiting_stage: String,
+    peak_memory_bytes: u64,
 }
 
 /// Arguments of `dsgd bench table2`.
@@ -62,19 +95,141 @@ struct Report {
 
 /// Runs `dsgd bench`.
 pub fn run(context: &Context, command: &Command) -> Outcome {
-    let Command::Table2(arguments) = command;
-    let folder = match &arguments.folder {
-        Some(folder) => folder.clone(),
+    match command {
+        Command::Table2(arguments) => {
+            let measured = in_folder(arguments.folder.as_deref(), |folder| {
+                measure(context, arguments, folder)
+            })?;
+            table2(context, arguments, measured)
+        }
+        Command::E2e(arguments) => {
+            let ways = in_folder(arguments.folder.as_deref(), |folder| {
+                end_to_end(context, arguments, folder)
+            })?;
+            let report = (Environment::look(), ways);
+            context.out.result("bench e2e", &report, || describe_ways(&report.0, &report.1));
+            Ok(())
+        }
+    }
+}
+
+/// Does `work` in a folder that is removed afterwards.
+fn in_folder<T>(
+    named: Option<&Path>,
+    work: impl FnOnce(&Path) -> Result<T, Box<dyn Faulty>>,
+) -> Result<T, Box<dyn Faulty>> {
+    let folder = match named {
+        Some(folder) => folder.to_owned(),
         None => std::env::temp_dir().join(format!("dsgd-bench-{}", std::process::id())),
     };
     fs::create_dir_all(&folder).map_err(file_error(&folder))?;
-    let measured = measure(context, arguments, &folder);
+    let outcome = work(&folder);
     // What cannot be removed is left to the system's own cleaning.
     let _ = fs::remove_dir_all(&folder);
-    let runs = measured?;
+    outcome
+}
+
+fn end_to_end(
+    context: &Context,
+    arguments: &E2e,
+    folder: &Path,
+) -> Result<Vec<Way>, Box<dyn Faulty>> {
+    let program = std::env::current_exe().map_err(file_error(Path::new("dsgd")))?;
+    let sites = LocalSites::start(Plan {
+        program,
+        folder: folder.into(),
+        cipher: "otp",
+        stock: ByteCount(1_000_000_000_000),
+        rate: BitRate(0),
+        reference: "none.fa".into(),
+        index: None,
+        rights: String::new(),
+        random: arguments.random.clone(),
+        threads: 1,
+    })
+    .map_err(file_error(folder))?;
+    let process = |site: &str| sites.daemons().iter().find(|daemon| daemon.site == site);
+    let processes = [
+        std::process::id(),
+        process("lsa").map_or(0, |daemon| daemon.id()),
+        process("hospital").map_or(0, |daemon| daemon.id()),
+    ];
+    let settings = Config::load(&[sites.config("tommo")])?.settings()?;
+    let mut ways = Vec::new();
+    for run in 1..=arguments.runs {
+        let owner = Site::open(settings.clone(), context.notices())?;
+        let name: SampleName = format!("file-{run}").parse().expect("a plain name");
+        let file = PutFile { path: arguments.file.clone(), role: Role::Other };
+        let before = processes.map(cpu_seconds);
+        let put = owner.put(&name, &[file], &Meters::default())?;
+        ways.push(way("put", run, put.bytes, put.seconds, (processes, before), put.limiting_stage));
+        let restored = folder.join("restored");
+        let before = processes.map(cpu_seconds);
+        let pair = [ShareLetter::B, ShareLetter::C];
+        let get = owner.get(&name, &restored, &pair, &Meters::default())?;
+        let of = (processes, before);
+        ways.push(way("get B and C", run, get.bytes, get.seconds, of, get.limiting_stage));
+        for file in &get.files {
+            fs::remove_file(file).map_err(file_error(file))?;
+        }
+    }
+    Ok(ways)
+}
+
+fn way(
+    way: &'static str,
+    run: u32,
+    bytes: u64,
+    seconds: f64,
+    (processes, before): ([u32; 3], [f64; 3]),
+    limiting_stage: String,
+) -> Way {
+    let after = processes.map(cpu_seconds);
+    let cpu_seconds = [0, 1, 2].map(|process| after[process] - before[process]);
+    let gbit_per_core = bytes as f64 * 8e-9 / cpu_seconds.iter().sum::<f64>();
+    let peak_memory_bytes = peak_memory(processes[0]);
+    Way { way, run, bytes, seconds, cpu_seconds, gbit_per_core, limiting_stage, peak_memory_bytes }
+}
+
+fn describe_ways(environment: &Environment, ways: &[Way]) -> String {
+    let mut table = Table::new([
+        "way",
+        "run",
+        "MB",
+        "seconds",
+        "Gbit/s",
+        "CPU s owner",
+        "holder B",
+        "holder C",
+        "Gbit/s per core",
+        "peak MB",
+        "limited by",
+    ]);
+    for way in ways {
+        let [owner, b, c] = way.cpu_seconds.map(|seconds| format!("{seconds:.2}"));
+        table.row([
+            way.way.into(),
+            way.run.to_string(),
+            format!("{:.0}", way.bytes as f64 / 1e6),
+            format!("{:.2}", way.seconds),
+            format!("{:.2}", way.bytes as f64 * 8e-9 / way.seconds),
+            owner,
+            b,
+            c,
+            format!("{:.2}", way.gbit_per_core),
+            format!("{:.0}", way.peak_memory_bytes as f64 / 1e6),
+            way.limiting_stage.clone(),
+        ]);
+    }
+    format!("{} cores, {}\n\n{}", environment.cores, environment.processor, table.render())
+}
+
+fn table2(context: &Context, arguments: &Table2, runs: Vec<Run>) -> Outcome {
     let agree = digests_agree(&runs);
     let ratio = |extract| {
-        Some(mean_total(&runs, CONDITIONS[2], extract)? / mean_total(&runs, CONDITIONS[0], extract)?)
+        Some(
+            mean_total(&runs, CONDITIONS[2], extract)? / mean_total(&runs, CONDITIONS[0], extract)?,
+        )
     };
     let report = Report {
         environment: Environment::look(),
@@ -147,7 +302,13 @@ impl Bench<'_> {
         } else {
             let catalogue = trusted.catalogue()?;
             let engine = self.loaded.engine("native", self.cores, &[])?;
-            trusted.call_deposit(&catalogue.stored(&name)?, self.loaded, &*engine, 2, &Meters::default())?
+            trusted.call_deposit(
+                &catalogue.stored(&name)?,
+                self.loaded,
+                &*engine,
+                2,
+                &Meters::default(),
+            )?
         };
         let a = watch.elapsed().as_secs_f64();
         let cpu_seconds_a = cpu_seconds(std::process::id()) - cpu;
@@ -272,7 +433,13 @@ fn describe(report: &Report) -> String {
         environment.cores, environment.processor, environment.kernel, environment.version
     );
     let mut table = Table::new([
-        "extract, row", "condition", "MB in+out", "seconds", "Mbit/s", "as printed", "paper",
+        "extract, row",
+        "condition",
+        "MB in+out",
+        "seconds",
+        "Mbit/s",
+        "as printed",
+        "paper",
     ]);
     for run in &report.runs {
         let sizes = &run.sizes;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::deposit::{ReadLayout, roles, stage_table};
-use super::{Context, Outcome, file_error};
-use crate::base::{BitRate, ByteCount, SampleName};
+use super::{Context, Error, Outcome, file_error};
+use crate::base::{BitRate, ByteCount, Fault, SampleName};
+use crate::control::Role;
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -58,6 +59,10 @@ pub struct Arguments {
 /// Runs `dsgd call`.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let files = roles(&arguments.reads, arguments.layout)?;
+    if let Some(other) = files.iter().find(|file| matches!(file.role, Role::Calls | Role::Other)) {
+        let what = format!("{} is neither FASTQ nor BAM nor CRAM", other.path.display());
+        return Err(Error::Check { what, fault: Fault::Data }.into());
+    }
     let regions = arguments.regions.as_deref().map(read_regions).transpose()?;
     let loaded = LoadedReference::read(&ReferenceSettings {
         name: arguments.reference.display().to_string(),

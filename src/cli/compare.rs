@@ -51,10 +51,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     Ok(())
 }
 
-fn read(
-    path: &Path,
-    reference: &Reference,
-) -> Result<Vec<Variant>, Box<dyn crate::base::Faulty>> {
+fn read(path: &Path, reference: &Reference) -> Result<Vec<Variant>, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
     Ok(vcf::read_variants(BufReader::new(file), reference)?)
 }

@@ -144,7 +144,12 @@ impl Demo {
         let file = |name: &str, role| PutFile { path: self.folder.join(name), role };
         let files = [file("reads_1.fq.gz", Role::Reads1), file("reads_2.fq.gz", Role::Reads2)];
         let report = self.owner.put(&name("sample"), &files, &meters)?;
-        self.row("put: reads to shares A, B, C", report.bytes, report.seconds, report.limiting_stage);
+        self.row(
+            "put: reads to shares A, B, C",
+            report.bytes,
+            report.seconds,
+            report.limiting_stage,
+        );
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{Context, Error, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, SampleName, ShareLetter};
 use crate::control::Role;
 use crate::flow::{Meters, StageReport};
-use crate::genome::detect::Format;
+use crate::genome::detect::{Format, HEAD_BYTES};
 use crate::pipeline::LinkUse;
 use crate::site::PutFile;
 
@@ -125,19 +125,20 @@ pub fn roles(files: &[PathBuf], layout: ReadLayout) -> Result<Vec<PutFile>, Erro
     let mut waiting = false;
     for path in files {
         let role = match (detect(path)?, layout) {
-            (Some(Format::Fastq), ReadLayout::Interleaved) => Role::Interleaved,
-            (Some(Format::Fastq), ReadLayout::Single) => Role::Reads1,
-            (Some(Format::Fastq), ReadLayout::Pairs) => {
+            (Some(Format::Fastq | Format::FastqGz), ReadLayout::Interleaved) => Role::Interleaved,
+            (Some(Format::Fastq | Format::FastqGz), ReadLayout::Single) => Role::Reads1,
+            (Some(Format::Fastq | Format::FastqGz), ReadLayout::Pairs) => {
                 waiting = !waiting;
                 if waiting { Role::Reads1 } else { Role::Reads2 }
             }
             (Some(Format::Bam | Format::Cram), _) => Role::Alignments,
-            (Some(Format::Vcf), _) => Role::Calls,
+            (Some(Format::Vcf | Format::VcfGz), _) => Role::Calls,
             _ => Role::Other,
         };
         roles.push(PutFile { path: path.clone(), role });
     }
-    let reads = roles.iter().filter(|file| matches!(file.role, Role::Reads1 | Role::Reads2)).count();
+    let reads =
+        roles.iter().filter(|file| matches!(file.role, Role::Reads1 | Role::Reads2)).count();
     if matches!(layout, ReadLayout::Pairs) && reads > 1 && reads % 2 == 1 {
         let message = format!(
             "{reads} FASTQ files are not pairs: give both files of each lane, or say --layout single \
@@ -157,7 +158,7 @@ fn detect(path: &Path) -> Result<Option<Format>, Error> {
         // A pipe can be read only once: it is taken for what pipes usually carry.
         return Ok(Some(Format::Fastq));
     }
-    file.take(1 << 16).read_to_end(&mut head).map_err(&failed)?;
+    file.take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(&failed)?;
     Ok(Format::detect(&head))
 }
 

@@ -115,9 +115,14 @@ fn site(context: &Context, settings: Settings, findings: &mut Vec<Finding>) {
         findings.push(Finding { what: format!("peer {}", peer.site), good, detail });
     }
     for store in &site.settings().store {
-        let opened = store.name.parse().map_err(|_| ()).and_then(|name| site.store(&name).map_err(drop));
+        let opened =
+            store.name.parse().map_err(|_| ()).and_then(|name| site.store(&name).map_err(drop));
         let detail = format!("{} at {}", store.kind, store.path.display());
-        findings.push(Finding { what: format!("store {}", store.name), good: opened.is_ok(), detail });
+        findings.push(Finding {
+            what: format!("store {}", store.name),
+            good: opened.is_ok(),
+            detail,
+        });
     }
     for reference in &site.settings().reference {
         let good = reference.fasta.is_file();

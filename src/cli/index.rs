@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::{Context, Outcome};
-use crate::base::clock::Stopwatch;
 use crate::base::ByteCount;
+use crate::base::clock::Stopwatch;
 use crate::site::LoadedReference;
 use crate::site::settings::ReferenceSettings;
 

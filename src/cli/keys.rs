@@ -82,8 +82,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         }
         Command::Import { file, peer } => {
             let settings = context.settings()?;
-            let state = settings.state.join("keys");
-            preshared::import(&settings.site, &state, peer, file)?;
+            preshared::import(&settings.site, &settings.state, peer, file)?;
             context.out.result("keys import", peer, || {
                 format!("{}: taken for the link to {peer}\n", file.display())
             });
@@ -100,14 +99,9 @@ fn no_stream(peer: &SiteId) -> key::Error {
 fn level(context: &Context) -> Outcome {
     let site = context.site()?;
     let keys = site.keys();
-    let levels = keys
-        .peers()
-        .iter()
-        .map(|peer| keys.level(peer))
-        .collect::<Result<Vec<_>, _>>()?;
+    let levels = keys.peers().iter().map(|peer| keys.level(peer)).collect::<Result<Vec<_>, _>>()?;
     context.out.result("keys level", &levels, || {
-        let mut table =
-            Table::new(["link to", "to send", "to receive", "spent", "supply", "keys"]);
+        let mut table = Table::new(["link to", "to send", "to receive", "spent", "supply", "keys"]);
         for level in &levels {
             table.row([
                 level.peer.to_string(),

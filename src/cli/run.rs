@@ -130,7 +130,8 @@ fn trusted(site: &Site, named: Option<&SiteId>) -> Result<SiteId, super::Error> 
     }
     settings.trusted.clone().ok_or_else(|| {
         super::Error::Usage(
-            "which trusted server? say --trusted SITE, or 'trusted = …' in the configuration".into(),
+            "which trusted server? say --trusted SITE, or 'trusted = …' in the configuration"
+                .into(),
         )
     })
 }

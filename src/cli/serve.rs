@@ -34,9 +34,10 @@ pub enum Role {
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let name = arguments.role.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
-    let (_, permitted) = ROLES.iter().find(|(role, _)| *role == name).ok_or_else(|| {
-        Error::Usage(format!("'{name}' is no role that serves"))
-    })?;
+    let (_, permitted) = ROLES
+        .iter()
+        .find(|(role, _)| *role == name)
+        .ok_or_else(|| Error::Usage(format!("'{name}' is no role that serves")))?;
     let site = Arc::new(context.site()?);
     let address = site.settings().listen.clone().ok_or_else(|| Error::Check {
         what: "the configuration does not say where to listen ('listen = \"HOST:PORT\"')".into(),
@@ -52,7 +53,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         }
     });
     let listening = listener.local_address().to_string();
-    let report = serde_json::json!({"site": site.settings().site, "role": name, "address": listening});
+    let report =
+        serde_json::json!({"site": site.settings().site, "role": name, "address": listening});
     context.out.result("serve", &report, || {
         format!("{} serves as {name} at {listening}\n", site.settings().site)
     });

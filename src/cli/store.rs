@@ -48,7 +48,10 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
                 repaired.iter().fold(String::new(), |text, share| {
                     let what = if share.lost { "lost, rebuilt" } else { "mended" };
                     let stripes = share.stripes.len();
-                    text + &format!("{} at {}: {what}, {stripes} stripe(s)\n", share.share, share.site)
+                    text + &format!(
+                        "{} at {}: {what}, {stripes} stripe(s)\n",
+                        share.share, share.site
+                    )
                 })
             });
             Ok(())
@@ -104,7 +107,8 @@ fn verify(context: &Context, name: &SampleName) -> Outcome {
     let site = context.site()?;
     let deposit = site.catalogue()?.stored(name)?;
     let found = site.verify(name)?;
-    let damaged = found.iter().filter(|(.., stripes)| stripes.as_ref().is_none_or(|s| !s.is_empty()));
+    let damaged =
+        found.iter().filter(|(.., stripes)| stripes.as_ref().is_none_or(|s| !s.is_empty()));
     let damaged = damaged.count();
     context.out.result("store verify", &found, || {
         found.iter().fold(String::new(), |text, (member, letter, stripes)| {
@@ -120,6 +124,8 @@ fn verify(context: &Context, name: &SampleName) -> Outcome {
     if damaged == 0 {
         return Ok(());
     }
-    let what = format!("{damaged} share(s) of '{name}' are damaged; 'dsgd store repair {name}' mends them");
+    let what = format!(
+        "{damaged} share(s) of '{name}' are damaged; 'dsgd store repair {name}' mends them"
+    );
     Err(Error::Check { what, fault: Fault::Integrity }.into())
 }

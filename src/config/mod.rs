@@ -86,9 +86,11 @@ impl Config {
     ///
     /// Errors: [`Error::Invalid`] names the value, the layer it came from, and the nearest name.
     pub fn settings(&self) -> Result<Settings, Error> {
-        let mut settings: Settings = self.values.clone().try_into().map_err(|source| {
-            Error::Invalid { layers: self.layers(), source: Box::new(source) }
-        })?;
+        let mut settings: Settings = self
+            .values
+            .clone()
+            .try_into()
+            .map_err(|source| Error::Invalid { layers: self.layers(), source: Box::new(source) })?;
         settings.relative_to(&self.folder);
         Ok(settings)
     }

@@ -104,7 +104,8 @@ impl Partial {
         }
         let end = self.written + len as u64;
         if end > self.reserved {
-            self.reserve(end.max(self.reserved + RESERVE_BYTES))?;
+            // A step larger than needed may not fit where the file itself does: a write will tell.
+            let _ = self.reserve(end.max(self.reserved + RESERVE_BYTES));
         }
         if !self.written.is_multiple_of(self.disk.alignment() as u64) {
             self.leave_direct()?;
@@ -135,12 +136,8 @@ impl Partial {
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
-        match reserve(&self.file, self.reserved, bytes) {
-            Ok(()) => self.reserved = self.reserved.max(bytes),
-            // A step larger than needed may not fit where the file itself does; a write will tell.
-            Err(error) if self.written > 0 && super::is_full(&error) => {}
-            Err(error) => return Err(self.failed(error)),
-        }
+        reserve(&self.file, self.reserved, bytes).map_err(|error| self.failed(error))?;
+        self.reserved = self.reserved.max(bytes);
         Ok(())
     }
 
@@ -161,6 +158,12 @@ impl Partial {
 pub(crate) fn reserve(file: &File, from: u64, to: u64) -> Result<(), std::io::Error> {
     if to <= from {
         return Ok(());
+    }
+    // Asked for more than there is, a file system may first hand out all it has, to everybody's
+    // harm.
+    let free = rustix::fs::fstatvfs(file).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    if free.is_ok_and(|free| free < to - from) {
+        return Err(rustix::io::Errno::NOSPC.into());
     }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), from, to - from) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
@@ -247,7 +250,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let room = super::super::free_bytes(folder.path());
         let outcome = FileWriter::create(&folder.path().join("x"), Some(room + (1 << 40)));
-        assert!(matches!(outcome.err(), Some(Error::Full { .. } | Error::Write { .. })));
+        assert!(matches!(outcome.err(), Some(Error::Full { .. })));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

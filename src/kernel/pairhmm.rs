@@ -260,7 +260,7 @@ mod tests {
     /// The whole recurrence without a band, as in the book, on a haplotype with open ends.
     fn full(read: ReadPart<'_>, haplotype: &[u8], open: i32, extend: i32) -> i32 {
         let penalties = BasePenalties::default();
-        let ends = vec![OUTSIDE; 40];
+        let ends = [OUTSIDE; 40];
         let padded = [&ends[..], haplotype, &ends[..]].concat();
         let best = |cell: [i32; 3]| cell[0].min(cell[1]).min(cell[2]);
         const FAR: i32 = i32::MAX / 4;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Bytes of the first reservation of a session.
-pub const RESERVATION_BYTES_MIN: u64 = 64 << 10;
+pub const RESERVATION_BYTES_MIN: u64 = 4 << 10;
 /// Bytes beyond which reservations do not grow, unless one lease needs more.
 pub const RESERVATION_BYTES_MAX: u64 = 64 << 20;
 

@@ -114,9 +114,13 @@ impl KeyStore {
     }
 
     /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle
-    /// [`ledger::check`].
+    /// [`ledger::check`]. Empty where nothing was.
     pub fn ledger(&self, peer: &SiteId, role: Role) -> Result<Vec<Record>, Error> {
-        ledger::read(&record_path(&link_folder(&self.0.state, peer), role))
+        let path = record_path(&link_folder(&self.0.state, peer), role);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        ledger::read(&path)
     }
 
     /// Gives up all keys of one direction of the link to `peer` below `unit` and below anything

@@ -104,6 +104,14 @@ impl Connection {
         }
     }
 
+    /// Says that `frames` messages of `payload_bytes` bytes each come now: key for just these is
+    /// then reserved, and none is left over at the end.
+    pub fn expect_to_send(&mut self, frames: u64, payload_bytes: u64) {
+        if let Channel::Otp(session) = &mut self.channel {
+            session.expect_to_send(frames, payload_bytes);
+        }
+    }
+
     /// Sends a copy of `payload`, at most [`otp::PAYLOAD_BYTES_MAX`] bytes. For large ones
     /// [`send_chunk`](Self::send_chunk) saves the copy.
     ///

@@ -5,16 +5,12 @@ use crate::key::KeyStore;
 use crate::otp::handshake::{self, Role};
 use crate::otp::hello::{NONCE_BYTES, refuse};
 use crate::otp::{
-    self, Follow, HEADER_BYTES, HELLO_BYTES, Handshake, Hello, Refusal, Session, Spend, Statistics,
-    TAG_BYTES,
+    self, HEADER_BYTES, HELLO_BYTES, Handshake, Hello, Refusal, Session, Statistics, TAG_BYTES,
 };
 
 use super::connection::{Channel, Connection, Plain, with_keys};
 use super::wire::Wire;
 use super::{Cipher, Error, Settings};
-
-/// A session's keys in both directions; none for plain connections.
-type Streams = Option<(Box<dyn Spend>, Box<dyn Follow>)>;
 
 /// The calling end: greets first.
 pub(super) fn as_dialer(
@@ -70,7 +66,7 @@ fn proofs(
     role: Role,
     ours: &Hello,
     theirs: &Hello,
-    streams: Streams,
+    streams: Option<handshake::Keys>,
     settings: &Settings,
 ) -> Result<Connection, Error> {
     let Some(streams) = streams else {
@@ -119,7 +115,7 @@ fn streams(
     peer: &SiteId,
     keys: &KeyStore,
     settings: &Settings,
-) -> Result<Streams, Error> {
+) -> Result<Option<handshake::Keys>, Error> {
     if settings.cipher == Cipher::Plain {
         return Ok(None);
     }
@@ -133,7 +129,7 @@ fn greeting(
     wire: &Wire,
     site: &SiteId,
     peer: &SiteId,
-    streams: Option<&(Box<dyn Spend>, Box<dyn Follow>)>,
+    streams: Option<&handshake::Keys>,
 ) -> Result<Hello, Error> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)

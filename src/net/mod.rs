@@ -51,6 +51,9 @@ pub struct KeyWait {
     pub wait: Option<Duration>,
 }
 
+/// What is told about waiting for keys.
+pub type OnWait = Arc<dyn Fn(&KeyWait) + Send + Sync>;
+
 impl fmt::Display for KeyWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (peer, needed, available) = (&self.peer, self.needed, self.available);
@@ -74,7 +77,7 @@ pub struct Settings {
     /// How long the peer may be silent between frames.
     pub idle: Duration,
     /// Called about once a second while waiting for keys.
-    pub on_wait: Option<Arc<dyn Fn(&KeyWait) + Send + Sync>>,
+    pub on_wait: Option<OnWait>,
     /// What both ends must agree on.
     pub limits: Limits,
     /// Received payloads of full size for which memory is kept.

@@ -195,7 +195,7 @@ fn without_keys_sending_waits_and_then_fails() {
         counted.fetch_add(1, Ordering::SeqCst);
         clock.advance(Duration::from_secs(10));
     };
-    let on_wait: Option<Arc<dyn Fn(&KeyWait) + Send + Sync>> = Some(Arc::new(on_wait));
+    let on_wait: Option<OnWait> = Some(Arc::new(on_wait));
     let settings = Settings { on_wait, key_wait: Duration::from_secs(60), ..patient() };
     let (mut one, mut two) = world.connect(&settings);
     one.send(1, &[7; 10_000]).unwrap();
@@ -283,7 +283,7 @@ fn slow_and_lying_peers_are_given_up() {
     assert!(matches!(&error, Error::Slow { .. }), "{error}");
     assert_eq!(error.fault(), Fault::Unavailable);
 
-    let error = world.called_by(&quick(), |stream| drop(stream));
+    let error = world.called_by(&quick(), drop);
     assert_eq!(error.fault(), Fault::Unavailable);
 
     // After an honest beginning: a header that announces 4 GiB.
@@ -336,6 +336,8 @@ fn chunks_are_received_into_recycled_memory() {
         // More held at once than there are chunks: no waiting, memory of their own.
         let held: Vec<_> = (0..8).map(|_| two.receive().unwrap().unwrap()).collect();
         assert!(held.iter().all(|message| message.payload[77] == message.kind as u8));
-        assert!(held.iter().all(|message| message.payload.as_ptr() as usize % 4096 == 0));
+        assert!(
+            held.iter().all(|message| (message.payload.as_ptr() as usize).is_multiple_of(4096))
+        );
     });
 }

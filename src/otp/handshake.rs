@@ -17,6 +17,9 @@ use super::hello::{HELLO_BYTES, Hello};
 use super::keys::{Follow, Spend};
 use super::session::{Envelope, Limits, Session};
 
+/// A session's hold on the two streams of its link: the one it spends, the one it follows.
+pub type Keys = (Box<dyn Spend>, Box<dyn Follow>);
+
 /// Which end of the connection this site is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -47,7 +50,7 @@ impl Handshake {
         role: Role,
         ours: &Hello,
         theirs: &Hello,
-        keys: (Box<dyn Spend>, Box<dyn Follow>),
+        keys: Keys,
         limits: Limits,
     ) -> Result<Self, Error> {
         check(ours, theirs)?;

@@ -1,5 +1,6 @@
 //! What a session needs of the two key streams of its link.
 
+use crate::base::ByteCount;
 use crate::key::{Error, Follower, KeyLease, KeyRange, Sender};
 
 /// A session's hold on the stream that this site encrypts with.
@@ -17,6 +18,9 @@ pub trait Spend: Send {
 
     /// The reservation that the last lease was taken from.
     fn reservation(&self) -> KeyRange;
+
+    /// Says how much key will still be needed, so that no more than that is reserved.
+    fn expect(&mut self, _bytes: ByteCount) {}
 }
 
 /// A session's view of the stream that the peer encrypts with.
@@ -51,6 +55,10 @@ impl Spend for Sender {
 
     fn reservation(&self) -> KeyRange {
         Sender::reservation(self)
+    }
+
+    fn expect(&mut self, bytes: ByteCount) {
+        Sender::expect(self, bytes);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sending direction.
 
-use crate::base::Chunk;
+use crate::base::{ByteCount, Chunk};
 use crate::device::cpu::otp::HashKey;
 use crate::key::{KeyLease, UNIT_BYTES};
 
@@ -23,6 +23,11 @@ impl Sealer {
     pub fn new(keys: Box<dyn Spend>, limits: Limits) -> Self {
         let hash_keys = HashKeys::new(limits);
         Self { keys, hash_keys, limits, sequence: 0, traffic: Traffic::default() }
+    }
+
+    /// Says how much key will still be needed.
+    pub fn expect(&mut self, bytes: ByteCount) {
+        self.keys.expect(bytes);
     }
 
     /// Uses no key before `position`.

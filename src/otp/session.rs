@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::base::{Chunk, SiteId};
+use crate::base::{ByteCount, Chunk, SiteId};
+use crate::key::UNIT_BYTES;
 
 use super::error::Error;
 use super::frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, TAG_BYTES, Type};
@@ -55,7 +56,7 @@ impl Traffic {
     pub(super) fn count(&mut self, header: &Header) {
         self.frames += 1;
         self.payload_bytes += u64::from(header.payload_bytes);
-        self.key_bytes += header.key_units() * crate::key::UNIT_BYTES;
+        self.key_bytes += header.key_units() * UNIT_BYTES;
     }
 }
 
@@ -111,6 +112,15 @@ impl Session {
     /// What was carried so far.
     pub fn statistics(&self) -> Statistics {
         Statistics { sent: self.sealer.traffic(), received: self.opener.traffic() }
+    }
+
+    /// Says that `frames` frames of `payload_bytes` bytes each come now, so that key for just these is
+    /// reserved.
+    pub fn expect_to_send(&mut self, frames: u64, payload_bytes: u64) {
+        let key = payload_bytes.next_multiple_of(UNIT_BYTES) + UNIT_BYTES;
+        // And a few small messages, and the key of the hash.
+        let rest = 4096;
+        self.sealer.expect(ByteCount(frames.saturating_mul(key).saturating_add(rest)));
     }
 
     /// Encrypts `payload` in place. Header, payload and tag are to be sent in this order.

@@ -8,12 +8,12 @@ use std::thread::Scope;
 use super::Error;
 use crate::base::{Chunk, Pool, SampleName};
 use crate::control::Role;
-use crate::io;
 use crate::flow::{self, Flow, Meter, Meters};
+use crate::genome::alignment::AlignmentReads;
 use crate::genome::inflate::Inflate;
 use crate::genome::lanes::{self, Input, Lane};
-use crate::genome::alignment::AlignmentReads;
 use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
+use crate::io;
 
 /// A local file's bytes, read ahead of whoever uses them.
 ///
@@ -60,34 +60,35 @@ where
     let parse = meters.add("parse", 1);
     while let Some(source) = sources.next() {
         let group = groups.len() as u16;
-        let lane = match source.role {
-            Role::Reads1 => {
-                let second = sources.next_if(|next| next.role == Role::Reads2);
-                let first = text(source, scope, &parse);
-                match second {
-                    Some(second) => Lane::Pair(first, text(second, scope, &parse)),
-                    None => Lane::Single(first),
+        let lane =
+            match source.role {
+                Role::Reads1 => {
+                    let second = sources.next_if(|next| next.role == Role::Reads2);
+                    let first = text(source, scope, &parse);
+                    match second {
+                        Some(second) => Lane::Pair(first, text(second, scope, &parse)),
+                        None => Lane::Single(first),
+                    }
                 }
-            }
-            Role::Interleaved => Lane::Interleaved(text(source, scope, &parse)),
-            Role::Alignments => {
-                let (file, bytes) = (source.file, source.bytes.starving(&parse));
-                let alignments = alignments(file, bytes, reference)?;
-                groups.extend(alignments.read_groups().iter().map(|of_file| ReadGroup {
-                    sample: sample.to_string(),
-                    ..of_file.clone()
-                }));
-                parts.push(Box::new(alignments.map(move |batch| {
-                    batch.map(|mut batch| {
-                        batch.read_group += group;
-                        batch
-                    })
-                })));
-                continue;
-            }
-            Role::Reads2 => return Err(Error::Mates { file: source.file }),
-            Role::Calls | Role::Other => continue,
-        };
+                Role::Interleaved => Lane::Interleaved(text(source, scope, &parse)),
+                Role::Alignments => {
+                    let (file, bytes) = (source.file, source.bytes.starving(&parse));
+                    let alignments = alignments(file, bytes, reference)?;
+                    groups.extend(alignments.read_groups().iter().map(|of_file| ReadGroup {
+                        sample: sample.to_string(),
+                        ..of_file.clone()
+                    }));
+                    parts.push(Box::new(alignments.map(move |batch| {
+                        batch.map(|mut batch| {
+                            batch.read_group += group;
+                            batch
+                        })
+                    })));
+                    continue;
+                }
+                Role::Reads2 => return Err(Error::Mates { file: source.file }),
+                Role::Calls | Role::Other => continue,
+            };
         groups.push(read_group(sample, groups.len() + 1));
         parts.push(Box::new(lanes::reads([(group, lane)])));
     }

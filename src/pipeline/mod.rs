@@ -112,7 +112,9 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] crate::engine::Error),
     /// The stripes do not agree with the catalogue.
-    #[error("'{name}', file {member}: the shares have {found} stripes, the catalogue says {expected}")]
+    #[error(
+        "'{name}', file {member}: the shares have {found} stripes, the catalogue says {expected}"
+    )]
     Stripes {
         /// The deposit.
         name: String,

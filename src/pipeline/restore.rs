@@ -51,13 +51,14 @@ impl Restore<'_> {
         'a: 'scope,
     {
         let (first, second, rescue) = self.choose()?;
-        let codec = Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
-            .ok_or(Error::Stripes {
-                name: self.deposit.name.to_string(),
-                member: self.member,
-                found: 0,
-                expected: self.deposit.members[self.member].stripes,
-            })?;
+        let codec =
+            Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
+                .ok_or(Error::Stripes {
+                    name: self.deposit.name.to_string(),
+                    member: self.member,
+                    found: 0,
+                    expected: self.deposit.members[self.member].stripes,
+                })?;
         let letters = (first.letter, second.letter);
         let stripes = self.deposit.members[self.member].stripes;
         let flow = |opened: Opened| {
@@ -110,8 +111,7 @@ impl Restore<'_> {
     fn open(&self, letter: ShareLetter) -> Result<Box<dyn ShareReader>, Error> {
         let id = self.deposit.share(self.member, letter);
         let reader = self.holders[letter as usize].open(&id)?;
-        let (found, expected) =
-            (reader.info().stripes, self.deposit.members[self.member].stripes);
+        let (found, expected) = (reader.info().stripes, self.deposit.members[self.member].stripes);
         if found != expected || reader.info().stripe_bytes != self.deposit.stripe_bytes {
             let (name, member) = (self.deposit.name.to_string(), self.member);
             return Err(Error::Stripes { name, member, found, expected });
@@ -299,7 +299,10 @@ impl Rescue {
         } else if !self.lost[letter as usize] {
             self.lost[letter as usize] = true;
             let from = format!("from stripe {number} on");
-            self.notices.add(format!("share {letter} at {site}: {}; done without it {from}", describe(error)));
+            self.notices.add(format!(
+                "share {letter} at {site}: {}; done without it {from}",
+                describe(error)
+            ));
         }
     }
 

@@ -34,14 +34,26 @@ pub enum Random {
     LinkToHolderOfC,
 }
 
+/// A file to be shared out.
+pub struct ToShare<'a> {
+    /// Its name.
+    pub file: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its bytes.
+    pub bytes: Flow<'a, Chunk>,
+    /// Its length, where it is known: keys are then reserved for just that.
+    pub length: Option<u64>,
+}
+
 /// What is needed to share out one file.
 pub struct ShareOut<'a> {
     /// The deposit it belongs to.
     pub deposit: &'a Deposit,
     /// Which of its files.
     pub member: usize,
-    /// Stores of the shares A, B and C.
-    pub stores: [&'a dyn ShareStore; 3],
+    /// Stores of the shares A, B and C. Share B may be left out, to be rebuilt later.
+    pub stores: [Option<&'a dyn ShareStore>; 3],
     /// Where the random numbers come from.
     pub random: Random,
     /// Chunks of the pipeline, each with room for a stripe.
@@ -56,19 +68,17 @@ pub const POOL_CHUNKS: usize = 48;
 const AHEAD: usize = 2;
 
 impl ShareOut<'_> {
-    /// Shares out `bytes`; says what the catalogue has to know of the file.
+    /// Shares out a file; says what the catalogue has to know of it.
     ///
     /// Errors: those of the stages and stores; nothing is then committed, unless a commit itself
     /// failed after another one.
-    pub fn run(&self, file: String, role: Role, bytes: Flow<'_, Chunk>) -> Result<Member, Error> {
-        let codec = Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
-            .expect("this program's stripe size suits the codec");
-        let mut writers = Vec::with_capacity(3);
-        for (letter, store) in ShareLetter::ALL.into_iter().zip(self.stores) {
-            let id = self.deposit.share(self.member, letter);
-            writers.push(store.create(&id, share::FORMAT, self.deposit.stripe_bytes)?);
-        }
-        let [a, b, c]: [_; 3] = writers.try_into().unwrap_or_else(|_| unreachable!("three stores"));
+    pub fn run(&self, source: ToShare<'_>) -> Result<Member, Error> {
+        let ToShare { file, role, bytes, length: expected } = source;
+        let codec =
+            Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
+                .expect("this program's stripe size suits the codec");
+        let [a, b, c] = self.writers(expected.map(|bytes| stripes_of(bytes, &codec)))?;
+        let c = c.expect("share C is never left out");
         let length = Arc::new(Mutex::new(0));
         let encode = Encode::new(codec, self.pool.clone(), length.clone(), self.random.clone());
         let stripes = std::thread::scope(|scope| {
@@ -78,7 +88,7 @@ impl ShareOut<'_> {
                     let random = AddRandom { source: source.clone(), pool: self.pool.clone() };
                     let split = Split { pool: self.pool.clone() };
                     let shares = encoded.then(random).on_thread(scope, AHEAD).then(split);
-                    let sinks = [a, b, c].map(Some);
+                    let sinks = [a, b, Some(c)];
                     scatter(scope, shares, sinks, self.meters)
                 }
                 Random::LinkToHolderOfC => {
@@ -86,7 +96,7 @@ impl ShareOut<'_> {
                     let random = DrawKey { holder: holder.clone() };
                     let split = Split { pool: self.pool.clone() };
                     let shares = encoded.then(random).on_thread(scope, AHEAD).then(split);
-                    let stripes = scatter(scope, shares, [Some(a), Some(b), None], self.meters)?;
+                    let stripes = scatter(scope, shares, [a, b, None], self.meters)?;
                     let holder = Arc::into_inner(holder).ok_or(Error::Died { stage: "random" })?;
                     holder.into_inner().unwrap_or_else(PoisonError::into_inner).commit()?;
                     Ok(stripes)
@@ -96,6 +106,25 @@ impl ShareOut<'_> {
         let bytes = *length.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Member { file, role, bytes, stripes })
     }
+
+    fn writers(&self, stripes: Option<u64>) -> Result<[Option<Box<dyn ShareWriter>>; 3], Error> {
+        let mut writers = [None, None, None];
+        for (letter, slot) in ShareLetter::ALL.into_iter().zip(&mut writers) {
+            let Some(store) = self.stores[letter as usize] else { continue };
+            let id = self.deposit.share(self.member, letter);
+            let mut writer = store.create(&id, share::FORMAT, self.deposit.stripe_bytes)?;
+            if let Some(stripes) = stripes {
+                writer.expect(stripes);
+            }
+            *slot = Some(writer);
+        }
+        Ok(writers)
+    }
+}
+
+/// Stripes that a file of this length takes: at least one.
+fn stripes_of(bytes: u64, codec: &Codec) -> u64 {
+    bytes.div_ceil(codec.payload_bytes() as u64).max(1)
 }
 
 /// Cuts bytes into payloads and encodes each as a stripe.

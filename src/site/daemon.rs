@@ -1,7 +1,7 @@
 //! A site's daemon: takes connections, asks whether the peer may, and hands the request on.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::bounded;
@@ -83,8 +83,7 @@ fn attend(site: &Site, incoming: Incoming, permitted: &[Permission]) -> Result<(
 }
 
 fn parse(payload: &[u8], connection: &Connection) -> Result<Request, Error> {
-    serde_json::from_slice(payload)
-        .map_err(|_| Error::Protocol { peer: connection.peer().clone() })
+    serde_json::from_slice(payload).map_err(|_| Error::Protocol { peer: connection.peer().clone() })
 }
 
 /// Whether this role does such things, and this peer may ask for them. Nothing is permitted that is

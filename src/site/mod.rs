@@ -42,8 +42,8 @@ impl Site {
     /// Opens a site: its folders are made if they are not there, its keys are checked.
     pub fn open(settings: Settings, notices: Notices) -> Result<Self, Error> {
         let clock = Clock::system();
-        let keys = settings.state.join("keys");
-        let keys = KeyStore::open(settings.site.clone(), &keys, &settings.key, clock.clone())?;
+        let (site, state) = (settings.site.clone(), &settings.state);
+        let keys = KeyStore::open(site, state, &settings.key, clock.clone())?;
         Ok(Self {
             settings,
             keys,
@@ -85,7 +85,11 @@ impl Site {
         let place = place.ok_or_else(|| Error::NoStore { tenant: tenant.clone() })?;
         let (store, backend) = store::open(place)?;
         if let Some(reason) = backend.reason {
-            self.notices.add(format!("{}: {reason}; using '{}'", place.path.display(), backend.name));
+            self.notices.add(format!(
+                "{}: {reason}; using '{}'",
+                place.path.display(),
+                backend.name
+            ));
         }
         let store: Arc<dyn ShareStore> = Arc::from(store);
         stores.insert(tenant.clone(), store.clone());
@@ -274,7 +278,9 @@ impl Faulty for Error {
             Error::NoStore { .. } | Error::NoAddress { .. } | Error::NotConfigured { .. } => {
                 Fault::Config
             }
-            Error::Exists { .. } | Error::RandomKnown { .. } | Error::Right { .. } => Fault::Refused,
+            Error::Exists { .. } | Error::RandomKnown { .. } | Error::Right { .. } => {
+                Fault::Refused
+            }
             Error::File { source, .. } => Fault::of_io(source),
             Error::Reference { fault, .. } => *fault,
             Error::Digest { .. } => Fault::Integrity,

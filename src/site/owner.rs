@@ -7,16 +7,16 @@ use serde::Serialize;
 
 use super::{Error, Site};
 use crate::base::clock::Stopwatch;
-use crate::base::{Chunk, Pool, SampleName, ShareLetter, SiteId};
+use crate::base::{Chunk, Fault, Faulty, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
 use crate::io::StreamWriter;
-use crate::pipeline::intake::read_file;
 use crate::key::{Provenance, RandomSettings};
 use crate::net::Cipher;
-use crate::pipeline::restore::{Holders, Restore};
-use crate::pipeline::share_out::{POOL_CHUNKS, Random, ShareOut};
 use crate::pipeline::LinkUse;
+use crate::pipeline::intake::read_file;
+use crate::pipeline::restore::{Holders, Restore};
+use crate::pipeline::share_out::{POOL_CHUNKS, Random, ShareOut, ToShare};
 use crate::share;
 use crate::store::{self, ShareStore};
 
@@ -80,6 +80,22 @@ pub struct Repaired {
     pub lost: bool,
 }
 
+/// How many of the three shares must be stored for a deposit to count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holding {
+    /// All three: what is deposited survives the loss of a site from then on.
+    All,
+    /// Two, if need be: what took hours to compute is not thrown away because a holder is down.
+    Two,
+}
+
+/// Who gets which share.
+pub(super) struct Placement {
+    sites: [SiteId; 3],
+    /// Whether share B is left out for now.
+    missing_b: bool,
+}
+
 impl Site {
     /// Deposits files under a name: shares A, B and C to the owner's site and the two holders.
     ///
@@ -96,9 +112,12 @@ impl Site {
         let watch = Stopwatch::start();
         let sources = files.iter().zip(opened).map(|(file, bytes)| {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (name, file.role, bytes)
+            let metadata = std::fs::metadata(&file.path).ok().filter(std::fs::Metadata::is_file);
+            let length = metadata.map(|metadata| metadata.len());
+            ToShare { file: name, role: file.role, bytes, length }
         });
-        let deposit = self.share_out(name, sources.collect(), meters, |_| {})?;
+        let placement = self.placement(Holding::All)?;
+        let deposit = self.share_out(name, sources.collect(), placement, meters, |_| {})?;
         let stages = meters.snapshot();
         Ok(PutReport {
             bytes: deposit.bytes(),
@@ -126,7 +145,8 @@ impl Site {
     pub(super) fn share_out(
         &self,
         name: &SampleName,
-        sources: Vec<(String, Role, Flow<'_, Chunk>)>,
+        sources: Vec<ToShare<'_>>,
+        placement: Placement,
         meters: &Meters,
         complete: impl FnOnce(&mut Deposit),
     ) -> Result<Deposit, Error> {
@@ -139,25 +159,26 @@ impl Site {
             Some(left_behind) => self.clear(&left_behind)?,
             None => {}
         }
-        let placement = self.placement()?;
-        let (random, provenance) = self.random(&placement[2])?;
+        let Placement { sites, missing_b } = placement;
+        let (random, provenance) = self.random(&sites[2])?;
         let label = provenance.to_string();
-        let mut deposit = Deposit::begin(name.clone(), placement, self.now(), label)?;
-        deposit.members = sources.iter().map(|(file, role, _)| planned(file, *role)).collect();
+        let mut deposit = Deposit::begin(name.clone(), sites, self.now(), label)?;
+        deposit.members = sources.iter().map(planned).collect();
         catalogue.record(&deposit)?;
         let holders = self.holders(&deposit)?;
         let pool = Pool::new(POOL_CHUNKS, deposit.stripe_bytes as usize);
         let mut members = Vec::with_capacity(sources.len());
-        for (member, (file, role, bytes)) in sources.into_iter().enumerate() {
+        let [a, b, c] = &holders;
+        for (member, source) in sources.into_iter().enumerate() {
             let job = ShareOut {
                 deposit: &deposit,
                 member,
-                stores: [&*holders[0], &*holders[1], &*holders[2]],
+                stores: [Some(&**a), (!missing_b).then_some(&**b), Some(&**c)],
                 random: random.clone(),
                 pool: &pool,
                 meters,
             };
-            members.push(job.run(file, role, bytes)?);
+            members.push(job.run(source)?);
         }
         deposit.members = members;
         complete(&mut deposit);
@@ -180,7 +201,9 @@ impl Site {
         Ok(self.catalogue()?.forget(name)?)
     }
 
-    fn placement(&self) -> Result<[SiteId; 3], Error> {
+    /// Who gets which share. With [`Holding::Two`], when one of the two holders cannot be reached,
+    /// the other gets share C, and share B is left to be rebuilt later.
+    pub(super) fn placement(&self, holding: Holding) -> Result<Placement, Error> {
         let missing = |letter: &str| Error::NotConfigured {
             what: "setting",
             name: format!("share.holder-{letter}"),
@@ -188,7 +211,27 @@ impl Site {
         };
         let b = self.settings.share.holder_b.clone().ok_or_else(|| missing("b"))?;
         let c = self.settings.share.holder_c.clone().ok_or_else(|| missing("c"))?;
-        Ok([self.settings.owner().clone(), b, c])
+        let owner = self.settings.owner().clone();
+        let reach =
+            |site: &SiteId| -> Result<(), Error> { Ok(self.dialer(site)?.dial()?.close()?) };
+        let gone = |error: &Error| error.fault() == Fault::Unavailable;
+        let degraded = |lost: SiteId, other: SiteId, error: &Error| {
+            self.notices.add(format!(
+                "holder {lost} cannot be reached ({error}): its share is left out; \
+                 'dsgd store repair' rebuilds it"
+            ));
+            Placement { sites: [owner.clone(), lost, other], missing_b: true }
+        };
+        match (reach(&b), reach(&c)) {
+            (Ok(()), Ok(())) => Ok(Placement { sites: [owner, b, c], missing_b: false }),
+            (Err(error), Ok(())) if holding == Holding::Two && gone(&error) => {
+                Ok(degraded(b, c, &error))
+            }
+            (Ok(()), Err(error)) if holding == Holding::Two && gone(&error) => {
+                Ok(degraded(c, b, &error))
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
     }
 
     fn random(&self, holder_of_c: &SiteId) -> Result<(Random, Provenance), Error> {
@@ -305,8 +348,8 @@ impl Site {
     }
 }
 
-fn planned(file: &str, role: Role) -> Member {
-    Member { file: file.into(), role, bytes: 0, stripes: 0 }
+fn planned(source: &ToShare<'_>) -> Member {
+    Member { file: source.file.clone(), role: source.role, bytes: 0, stripes: 0 }
 }
 
 fn limit(stages: &[StageReport]) -> String {
@@ -354,19 +397,20 @@ fn rebuild(
     let mut right = holders[second as usize].open(&deposit.share(member, second))?;
     let id = deposit.share(member, letter);
     let target: &dyn ShareStore = &*holders[letter as usize];
-    let mut writer = if lost {
-        Some(target.create(&id, share::FORMAT, deposit.stripe_bytes)?)
-    } else {
-        None
-    };
+    let mut writer = None;
+    if lost {
+        // What is left of it is of no use.
+        target.remove(&id)?;
+        let mut begun = target.create(&id, share::FORMAT, deposit.stripe_bytes)?;
+        begun.expect(numbers.len() as u64);
+        writer = Some(begun);
+    }
     for &number in numbers {
-        let stripe =
-            share::rebuild(left.read(number)?, &right.read(number)?, (first, second)).map_err(
-                |error| {
-                    let failed = crate::flow::Error::in_stage("rebuild", error);
-                    Error::Pipeline(crate::pipeline::Error::Stage(failed))
-                },
-            )?;
+        let stripe = share::rebuild(left.read(number)?, &right.read(number)?, (first, second))
+            .map_err(|error| {
+                let failed = crate::flow::Error::in_stage("rebuild", error);
+                Error::Pipeline(crate::pipeline::Error::Stage(failed))
+            })?;
         match writer.as_mut() {
             Some(writer) => writer.append(stripe)?,
             None => target.replace(&id, &stripe)?,

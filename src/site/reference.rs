@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError};
 use super::settings::ReferenceSettings;
 use super::{Error, Site};
 use crate::base::Faulty;
+use crate::engine::Engine;
 use crate::engine::external::External;
 use crate::engine::native::{Index, Native};
-use crate::engine::Engine;
 use crate::genome::Reference;
 use crate::io::StreamWriter;
 
@@ -31,11 +31,10 @@ pub struct LoadedReference {
 impl LoadedReference {
     /// Reads a FASTA file, plain or compressed.
     pub fn read(settings: &ReferenceSettings) -> Result<Self, Error> {
-        let failed = |fault, source| Error::Reference { name: settings.name.clone(), fault, source };
-        let file = File::open(&settings.fasta).map_err(|source| Error::File {
-            path: settings.fasta.clone(),
-            source,
-        })?;
+        let failed =
+            |fault, source| Error::Reference { name: settings.name.clone(), fault, source };
+        let file = File::open(&settings.fasta)
+            .map_err(|source| Error::File { path: settings.fasta.clone(), source })?;
         let reference = Reference::read_fasta(BufReader::new(file))
             .map_err(|error| failed(error.fault(), Box::new(error)))?;
         Ok(Self {

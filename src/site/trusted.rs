@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
+use super::owner::{Holding, Placement};
 use super::request::{AnalyseRequest, DeliverRequest, Reply, Request};
 use super::{Error, LoadedReference, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
-use crate::control::{Deposit, Role};
 use crate::control::catalogue::Origin;
+use crate::control::{Deposit, Role};
 use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
 use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
@@ -17,6 +18,7 @@ use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
 use crate::pipeline::deliver::{DeliverReport, Delivery, add_keys, add_origin};
 use crate::pipeline::intake::{FlowReader, Source};
 use crate::pipeline::restore::Restore;
+use crate::pipeline::share_out::ToShare;
 use crate::store::remote::kind;
 
 /// The shares of a deposit, the nearest first: the owner's own is at hand.
@@ -38,6 +40,8 @@ impl Site {
             }
         }
         let deposit = self.catalogue()?.stored(&request.sample)?;
+        // Asked before the work: who cannot keep the calls should not compute them.
+        let placement = self.placement(Holding::Two)?;
         let (calls, mut report) = self.call(&deposit, request, meters)?;
         let reference = self.reference(&request.reference)?;
         let origin = Origin {
@@ -45,7 +49,7 @@ impl Site {
             engine: report.engine.clone(),
             reference: reference.digest.clone(),
         };
-        self.keep(request, calls, meters, origin)?;
+        self.keep(request, calls, placement, meters, origin)?;
         report.stages = meters.snapshot();
         report.limiting_stage =
             limiting_stage(&report.stages).map_or_else(String::new, |stage| stage.stage.clone());
@@ -106,15 +110,23 @@ impl Site {
         &self,
         request: &AnalyseRequest,
         calls: Calls,
+        placement: Placement,
         meters: &Meters,
         origin: Origin,
     ) -> Result<(), Error> {
         let file = |extension: &str| format!("{}.{extension}", request.run);
+        let source = |extension, role, bytes| ToShare {
+            file: file(extension),
+            role,
+            bytes: in_memory("calls", bytes, meters),
+            length: Some(bytes.len() as u64),
+        };
         let sources = vec![
-            (file("vcf.gz"), Role::Calls, in_memory("calls", &calls.vcf, meters)),
-            (file("vcf.gz.tbi"), Role::Other, in_memory("calls", &calls.tabix, meters)),
+            source("vcf.gz", Role::Calls, &calls.vcf[..]),
+            source("vcf.gz.tbi", Role::Other, &calls.tabix[..]),
         ];
-        self.share_out(&request.run, sources, meters, |deposit| deposit.origin = Some(origin))?;
+        let complete = |deposit: &mut Deposit| deposit.origin = Some(origin);
+        self.share_out(&request.run, sources, placement, meters, complete)?;
         Ok(())
     }
 
@@ -164,8 +176,7 @@ impl Site {
         let holders = self.holders(deposit)?;
         std::thread::scope(|scope| {
             let (notices, order) = (&self.notices, &ORDER[..]);
-            let restore =
-                Restore { deposit, member: 0, holders: &holders, order, meters, notices };
+            let restore = Restore { deposit, member: 0, holders: &holders, order, meters, notices };
             let calls = FlowReader::new(restore.start(scope)?);
             let options = FilterOptions { threads: self.threads(), ..FilterOptions::default() };
             let mut vcf = Vec::new();

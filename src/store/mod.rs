@@ -134,6 +134,9 @@ pub trait ShareWriter: Send {
         None
     }
 
+    /// Says how many stripes will be added, where that is known: a link reserves key for just these.
+    fn expect(&mut self, _stripes: u64) {}
+
     /// Makes the share durable, then visible.
     fn commit(self: Box<Self>) -> Result<ShareInfo, Error>;
 }

@@ -207,15 +207,13 @@ impl ShareStore for RemoteStore {
     ) -> Result<Box<dyn ShareWriter>, Error> {
         let mut channel = Channel::open(&self.dialer)?;
         channel.ask(&Request::Create { share: id.clone(), format, stripe_bytes }, Some(id))?;
-        Ok(Box::new(RemoteWriter { channel, id: id.clone(), stripes: 0 }))
+        Ok(Box::new(RemoteWriter { channel, id: id.clone(), stripe_bytes, stripes: 0 }))
     }
 
     fn open(&self, id: &ShareId) -> Result<Box<dyn ShareReader>, Error> {
         let mut channel = Channel::open(&self.dialer)?;
         match channel.ask(&Request::Open { share: id.clone() }, Some(id))? {
-            Reply::Info(info) => {
-                Ok(Box::new(RemoteReader { channel, info, asked: 0..0, next: 0 }))
-            }
+            Reply::Info(info) => Ok(Box::new(RemoteReader { channel, info, asked: 0..0, next: 0 })),
             _ => Err(unexpected(&channel.site)),
         }
     }
@@ -332,6 +330,7 @@ impl Faulty for Refusal {
 struct RemoteWriter {
     channel: Channel,
     id: ShareId,
+    stripe_bytes: u32,
     stripes: u64,
 }
 
@@ -345,6 +344,10 @@ impl ShareWriter for RemoteWriter {
         self.stripes += 1;
         let drawn = self.channel.connection.send_keyed(kind::KEYED_STRIPE, bytes);
         Some(drawn.map_err(|error| broken(&self.channel.site, error)))
+    }
+
+    fn expect(&mut self, stripes: u64) {
+        self.channel.connection.expect_to_send(stripes, self.stripe_bytes.into());
     }
 
     fn commit(mut self: Box<Self>) -> Result<ShareInfo, Error> {
@@ -386,11 +389,9 @@ impl RemoteReader {
                 payload.set_seq(number);
                 Ok(payload)
             }
-            kind::DAMAGED => {
-                Err(parse_reply(&payload, &self.channel.site, Some(&self.info.id))
-                    .err()
-                    .unwrap_or_else(|| unexpected(&self.channel.site)))
-            }
+            kind::DAMAGED => Err(parse_reply(&payload, &self.channel.site, Some(&self.info.id))
+                .err()
+                .unwrap_or_else(|| unexpected(&self.channel.site))),
             _ => Err(unexpected(&self.channel.site)),
         }
     }
@@ -427,12 +428,14 @@ pub struct Service<'a> {
     writer: Option<(ShareId, Box<dyn ShareWriter>)>,
     appended: u64,
     reader: Option<Box<dyn ShareReader>>,
+    /// Where the stripes end that key was reserved for.
+    expected: u64,
 }
 
 impl<'a> Service<'a> {
     /// A service for one connection.
     pub fn new(store: &'a dyn ShareStore) -> Self {
-        Self { store, writer: None, appended: 0, reader: None }
+        Self { store, writer: None, appended: 0, reader: None, expected: 0 }
     }
 
     /// Answers one request.
@@ -476,6 +479,7 @@ impl<'a> Service<'a> {
                 let reader = self.store.open(&share)?;
                 let info = reader.info().clone();
                 self.reader = Some(reader);
+                self.expected = 0;
                 Ok(Reply::Info(info))
             }
             Request::List => self.store.list().map(Reply::Shares),
@@ -519,7 +523,14 @@ impl<'a> Service<'a> {
         let Some(reader) = self.reader.as_mut() else {
             return send_reply(connection, kind::DAMAGED, &out_of_turn());
         };
-        for number in start..start.saturating_add(count.min(WINDOW)) {
+        let info = reader.info();
+        let end = start.saturating_add(count.min(WINDOW)).min(info.stripes);
+        if end > self.expected {
+            // A share is read from some stripe to its end, as a rule.
+            connection.expect_to_send(info.stripes.saturating_sub(start), info.stripe_bytes.into());
+            self.expected = info.stripes;
+        }
+        for number in start..end {
             match reader.read(number) {
                 Ok(stripe) => connection.send_chunk(kind::STRIPE, stripe)?,
                 Err(error) => send_reply(connection, kind::DAMAGED, &failed(error))?,

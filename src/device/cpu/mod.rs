@@ -1,7 +1,7 @@
 //! The CPU's forms of the kernels, chosen at run time by what the processor has.
 
-use crate::base::ShareLetter;
 use super::{Device, Error, Queue};
+use crate::base::ShareLetter;
 
 pub mod align;
 pub mod otp;

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Index, Native};
 use super::aligned::AlignedRead;
 use super::extend::SOFT_CLIP;
 use super::insert::InsertModel;
 use super::map::{Mapper, Workspace};
 use super::place::{REVERSE, UNMAPPED, aligned};
+use super::{Index, Native};
 use crate::base::Chunk;
 use crate::base::clock::Stopwatch;
 use crate::engine::{CallRequest, Engine};
@@ -205,8 +205,7 @@ fn the_whole_engine_takes_its_time() {
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, Lane::Pair(one, two))]));
     let mut vcf = Vec::new();
-    let report =
-        timed("call", || engine.call(&request, reads, &meters, &mut vcf, None).unwrap());
+    let report = timed("call", || engine.call(&request, reads, &meters, &mut vcf, None).unwrap());
     say(&format!(
         "{} reads, {} mapped, {} duplicates, {} records",
         report.reads, report.mapped, report.duplicates, report.records

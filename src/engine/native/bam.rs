@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::aligned::AlignedRead;
 use super::extend::span;
-use super::place::{NOWHERE, UNMAPPED};
+use super::place::NOWHERE;
 use crate::engine::CallRequest;
 use crate::genome::Reference;
 use crate::genome::bgzf;
@@ -119,9 +119,4 @@ fn bin_of(start: u32, end: u32) -> u16 {
         }
     }
     0
-}
-
-/// Whether a read belongs at the end of the file.
-pub fn unplaced(read: &AlignedRead) -> bool {
-    read.flags & UNMAPPED != 0 && read.contig == NOWHERE
 }

@@ -1,6 +1,6 @@
 //! Candidate places of a read: the diagonals that its seeds vote for.
 
-use super::index::{Index, place_of};
+use super::index::{Index, OCCURRENCES_KEPT, place_of};
 use super::seed::{SEED_BASES, Seed};
 
 /// A place where a read may lie.
@@ -28,7 +28,7 @@ const CANDIDATES_MAX: usize = 32;
 const OCCURRENCES_USUAL: usize = 64;
 
 /// Seeds that lie at more places than this are never used.
-const OCCURRENCES_MAX: usize = 600;
+const OCCURRENCES_MAX: usize = OCCURRENCES_KEPT - 1;
 
 /// Common seeds that are used when a read has no other.
 const COMMON_SEEDS: usize = 3;
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_read_is_a_candidate_where_it_was_taken_from() {
         let contig = random_bases(3, 20_000);
-        let index = Index::build(&reference_of(&[contig.clone()]), 1).unwrap();
+        let index = Index::build(&reference_of(std::slice::from_ref(&contig)), 1).unwrap();
         let start = index.genome().starts()[0];
         for at in (0..19_000).step_by(500) {
             let read = &contig[at..at + 150];
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn the_seeds_beside_a_gap_are_one_candidate() {
         let contig = random_bases(3, 5000);
-        let index = Index::build(&reference_of(&[contig.clone()]), 1).unwrap();
+        let index = Index::build(&reference_of(std::slice::from_ref(&contig)), 1).unwrap();
         let read = [&contig[1000..1080], &contig[1120..1200]].concat();
         let found = candidates(&index, &read);
         assert_eq!((found.len(), found[0].high - found[0].low), (1, 40));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::aligned::AlignedRead;
 use super::extend::{SOFT_CLIP, span};
-use super::index::in_parallel;
+use super::index_build::in_parallel;
 use super::place::{REVERSE, UNMAPPED};
 
 /// What makes a template a duplicate of another.

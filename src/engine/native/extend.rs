@@ -138,6 +138,9 @@ impl Bench {
         let pad = clipped.saturating_sub(8).clamp(10, GAP_BASES_MAX);
         let low = hit.diagonals.0.saturating_sub(pad);
         let width = (hit.diagonals.1 + pad - low + 1) as usize;
+        if hit.diagonals.0 == hit.diagonals.1 && !gap_is_possible(genome, read, hit, pad) {
+            return;
+        }
         self.target.clear();
         genome.unpack(low, length + width - 1, &mut self.target);
         self.query.clear();
@@ -153,6 +156,20 @@ impl Bench {
             replace(hit, low, length, placed);
         }
     }
+}
+
+/// Whether the read matches on some other diagonal in a run that may be worth a gap.
+///
+/// A gap of `n` bases costs 6 + n points. What lies beyond it must gain more: 8 + n matches, or
+/// with a mismatch among them 12 + n, of which a half and more are in one run.
+fn gap_is_possible(genome: &PackedGenome, read: &ReadView<'_>, hit: &Hit, pad: u32) -> bool {
+    let words = read.oriented(hit.reverse);
+    (1..=pad).any(|gap| {
+        let run = (8 + gap / 2).min(16);
+        [hit.start.saturating_sub(gap), hit.start.saturating_add(gap)]
+            .into_iter()
+            .any(|diagonal| genome.matches_in_run(words, diagonal, run))
+    })
 }
 
 fn replace(hit: &mut Hit, low: u32, length: usize, placed: Placement) {

@@ -96,7 +96,7 @@ mod tests {
         assert!((model.mean - 660.0).abs() < 5.0, "{}", model.mean);
         assert!((model.deviation - 61.0).abs() < 5.0, "{}", model.deviation);
         assert_eq!(model.penalty(660), Some(0));
-        assert!(model.penalty(760) > Some(0) && model.penalty(19) == None);
+        assert!(model.penalty(760) > Some(0) && model.penalty(19).is_none());
         assert_eq!(model.penalty(i64::from(model.high) + 1), None);
     }
 

@@ -13,7 +13,7 @@ use super::index::Index;
 use super::insert::InsertModel;
 use super::packed::{READ_BASES_MAX, ReadWord, WORDS_MAX, pack_read};
 use super::pair::{PairChoice, choose_pair, choose_single, score_min, template_length};
-use super::seed::{SEED_BASES, Seed, seeds};
+use super::seed::{Seed, seeds};
 use crate::genome::reference::base_code;
 use crate::genome::{Layout, ReadBatch};
 use crate::kernel::align::Scores;

@@ -9,6 +9,7 @@ mod candidate;
 mod duplicates;
 mod extend;
 pub mod index;
+mod index_build;
 mod index_file;
 mod insert;
 mod learn;

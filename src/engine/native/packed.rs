@@ -145,6 +145,27 @@ impl PackedGenome {
         count
     }
 
+    /// Whether a read, laid at the global `position`, matches in `run` bases one after the other.
+    ///
+    /// `run` is 8 to 16.
+    #[inline]
+    pub fn matches_in_run(&self, read: &[ReadWord], position: u32, run: u32) -> bool {
+        let mut marks = [0u64; WORDS_MAX];
+        let marks = &mut marks[..read.len()];
+        self.mismatches(read, position, marks);
+        for (mark, read) in marks.iter_mut().zip(read) {
+            *mark = !*mark & read.valid;
+        }
+        for shift in [1, 2, 4, run - 8] {
+            // A bit stays when the one `shift` further is set too: runs of `shift` more bases.
+            for word in 0..marks.len() {
+                let next = marks.get(word + 1).copied().unwrap_or(0);
+                marks[word] &= (marks[word] >> shift) | ((next << 1) << (63 - shift));
+            }
+        }
+        marks.iter().any(|&mark| mark != 0)
+    }
+
     /// Appends the codes of `count` bases from the global `position`; 4 outside of the genome.
     pub fn unpack(&self, position: u32, count: usize, out: &mut Vec<u8>) {
         for at in u64::from(position)..u64::from(position) + count as u64 {
@@ -200,8 +221,25 @@ mod tests {
         }
 
         #[test]
+        fn runs_are_those_of_a_plain_comparison(
+            contig in proptest::collection::vec(0u8..2, 300..400),
+            read in proptest::collection::vec(0u8..2, 1..200),
+            offset in 0usize..100,
+            run in 8u32..=16,
+        ) {
+            let genome = PackedGenome::new(&reference(std::slice::from_ref(&contig))).unwrap();
+            let mut words = Vec::new();
+            pack_read(&read, &mut words);
+            let words = &words[..read.len().div_ceil(64)];
+            let equal: Vec<bool> = read.iter().zip(&contig[offset..]).map(|(a, b)| a == b).collect();
+            let longest = equal.split(|&equal| !equal).map(<[bool]>::len).max().unwrap_or(0);
+            let found = genome.matches_in_run(words, genome.starts()[0] + offset as u32, run);
+            prop_assert_eq!(found, longest >= run as usize);
+        }
+
+        #[test]
         fn what_was_packed_comes_back(contig in proptest::collection::vec(0u8..5, 0..300)) {
-            let genome = PackedGenome::new(&reference(&[contig.clone()])).unwrap();
+            let genome = PackedGenome::new(&reference(std::slice::from_ref(&contig))).unwrap();
             let mut out = Vec::new();
             genome.unpack(genome.starts()[0], contig.len(), &mut out);
             prop_assert_eq!(out, contig);

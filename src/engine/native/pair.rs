@@ -54,7 +54,7 @@ pub fn choose_single(hits: &[Hit], length: usize, salt: u64, left_out: u32) -> O
     if score < score_min(length) {
         return None;
     }
-    let standing = standing(hits, best, totals);
+    let standing = standing(hits, best, &totals);
     let quality = standing.quality(left_out).min(trust(score, length));
     Some(Choice { hit: best, quality })
 }
@@ -79,7 +79,7 @@ pub fn choose_pair(
     let mates = [0, 1].map(|mate| {
         let chosen = pair[mate];
         let own = hits[mate][chosen].score;
-        let standing = standing(hits[mate], chosen, totals[mate].iter().copied());
+        let standing = standing(hits[mate], chosen, &totals[mate].iter().copied());
         let both = hits[0][pair[0]].score + hits[1][pair[1]].score;
         let weak = trust_in_pair(own, both, lengths);
         Some(Choice { hit: chosen, quality: standing.quality(left_out[mate]).min(weak) })
@@ -152,7 +152,7 @@ struct Standing {
     alone: bool,
 }
 
-fn standing(hits: &[Hit], chosen: usize, totals: impl Iterator<Item = i32> + Clone) -> Standing {
+fn standing(hits: &[Hit], chosen: usize, totals: &(impl Iterator<Item = i32> + Clone)) -> Standing {
     let winner = &hits[chosen];
     let others = totals.clone().zip(hits).filter(|(_, hit)| !same_place(hit, winner));
     let total = totals.clone().nth(chosen).unwrap_or(0);

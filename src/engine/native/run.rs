@@ -17,15 +17,12 @@ use super::place::{UNMAPPED, aligned};
 use super::record::pack;
 use crate::base::clock::Stopwatch;
 use crate::engine::{CallReport, CallRequest, Engine, Error};
-use crate::flow::{Flow, Meters, Weigh};
+use crate::flow::{Flow, Meter, Meters, Weigh};
 use crate::genome::vcf::{VcfHeader, VcfWriter};
 use crate::genome::{ReadBatch, Variant};
 
 /// Compression level of the VCF.
 const VCF_LEVEL: u8 = 6;
-
-/// Bins or batches whose work is under way at once, for each thread.
-const REGIONS_AHEAD: usize = 1;
 
 /// What mapping a batch gives.
 #[derive(Default)]
@@ -88,10 +85,11 @@ pub fn run(
     check_reference(engine, request)?;
     let mut report = CallReport::default();
     let keep_names = bam.is_some();
-    let (bins, collector) = map_all(engine, request, reads, meters, keep_names, &mut report)?;
+    let order = meters.add("order", 1);
+    let (bins, collector) = map_all(engine, request, reads, &order, keep_names, &mut report)?;
     let watch = Stopwatch::start();
     let duplicates = collector.mark(request.threads);
-    meters.add("order", 1).busy(watch.elapsed());
+    order.busy(watch.elapsed());
     if let Some(bam) = bam {
         let watch = Stopwatch::start();
         write_bam(engine, request, &bins, &duplicates, bam)
@@ -115,7 +113,7 @@ fn map_all(
     engine: &Native,
     request: &CallRequest<'_>,
     reads: Flow<'_, ReadBatch>,
-    meters: &Meters,
+    order: &Meter,
     keep_names: bool,
     report: &mut CallReport,
 ) -> Result<(Bins, Collector), Error> {
@@ -124,7 +122,6 @@ fn map_all(
     let map = BinMap::new(request.reference);
     let mut bins = Bins::new(map.clone());
     let mut collector = Collector::new();
-    let order = meters.add("order", 1);
     let libraries = libraries(request);
     let learn = Learn::new(mapper.clone(), model.clone());
     std::thread::scope(|scope| {
@@ -253,7 +250,7 @@ fn call_all(
             Ok(Called { variants, duplicates })
         };
         let stretches = stretches(request, bins).map(Ok);
-        let workers = request.threads * REGIONS_AHEAD;
+        let workers = request.threads;
         for called in
             Flow::source(meters, "regions", stretches).map_parallel(scope, "call", workers, work)
         {

@@ -17,7 +17,7 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        (word * bound as u64 >> 32) as usize
+        ((word * bound as u64) >> 32) as usize
     }
 }
 

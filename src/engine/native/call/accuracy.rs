@@ -86,10 +86,13 @@ fn measure(
     let reads = Flow::source(&meters, "reads", reads(lanes));
     let engine = Native::new(Arc::new(Index::build(&reference, threads).unwrap()));
     let (mut vcf, mut bam) = (Vec::new(), Vec::new());
-    engine.call(&request, reads, &meters, &mut vcf, Some(&mut bam)).unwrap();
-    if let Some(out) = std::env::var_os("DSGD_CALLS") {
-        std::fs::write(Path::new(&out).join("calls.vcf.gz"), &vcf).unwrap();
-        std::fs::write(Path::new(&out).join("reads.bam"), &bam).unwrap();
+    // A folder to keep the records and the alignments in, for looking at them.
+    let kept = std::env::var_os("DSGD_CALLS").map(PathBuf::from);
+    let wanted_bam = kept.as_ref().map(|_| &mut bam as &mut (dyn Write + Send));
+    engine.call(&request, reads, &meters, &mut vcf, wanted_bam).unwrap();
+    if let Some(folder) = kept {
+        std::fs::write(folder.join("calls.vcf.gz"), &vcf).unwrap();
+        std::fs::write(folder.join("reads.bam"), &bam).unwrap();
     }
     let calls = read_variants(&vcf[..], &reference).unwrap();
     let truth = read_variants(&text(&folder.join(truth))[..], &reference).unwrap();

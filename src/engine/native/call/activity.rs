@@ -8,8 +8,9 @@ const JOIN_BASES: u32 = 20;
 const WINDOW_BASES_MAX: u32 = 300;
 /// Places where long windows are cut: multiples of this.
 const CUT_BASES: u32 = 200;
-/// How far before its first and after its last active position a window's events may lie.
-const CORE_REACH: u32 = 10;
+/// How far before its first and after its last active position a window's events may lie,
+/// by kind. Reads of a tandem duplication are clipped its length away from where it is reported.
+const CORE_REACH: [u32; 3] = [10, 15, 60];
 
 /// Sum of qualities that differing bases of one kind need: more than one base has.
 const WEIGHT_MIN: u32 = 44;
@@ -73,23 +74,35 @@ pub(super) fn windows(
     for chain in chains {
         cut(chain, &mut windows);
     }
-    for at in 0..windows.len() {
-        let gap_before = at
-            .checked_sub(1)
-            .map_or(u32::MAX, |before| windows[at].start.saturating_sub(windows[before].end));
-        // Windows cut from one chain touch and stay as they are.
-        if gap_before > 2 * CORE_REACH {
-            windows[at].start = windows[at].start.saturating_sub(CORE_REACH);
-        }
-        let gap_after = windows
-            .get(at + 1)
-            .map_or(u32::MAX, |after| after.start.saturating_sub(windows[at].end));
-        if gap_after > 2 * CORE_REACH {
-            windows[at].end = (windows[at].end + CORE_REACH).min(reference.len() as u32);
-        }
-    }
+    widen(&mut windows, reference.len() as u32);
     windows.retain(|window| window.end > start && window.start < end);
     windows
+}
+
+/// Widens windows by the reach of their kind; between two that are close, each gets its share.
+/// Windows cut from one chain touch and stay as they are.
+fn widen(windows: &mut [Window], length: u32) {
+    let reach = |window: &Window| CORE_REACH[window.kind()];
+    if let Some(first) = windows.first_mut() {
+        first.start = first.start.saturating_sub(reach(first));
+    }
+    for at in 1..windows.len() {
+        let gap = windows[at].start - windows[at - 1].end;
+        let (before, after) = (reach(&windows[at - 1]), reach(&windows[at]));
+        let left = before.min((gap / 2).max(gap.saturating_sub(after)));
+        windows[at - 1].end += left;
+        windows[at].start -= after.min(gap - left);
+    }
+    if let Some(last) = windows.last_mut() {
+        last.end = (last.end + reach(last)).min(length);
+    }
+}
+
+impl Window {
+    /// 0 for substitutions, 1 with gaps, 2 with clipped reads: an index of limits by kind.
+    pub(super) fn kind(&self) -> usize {
+        if self.clipped { 2 } else { usize::from(self.gapped) }
+    }
 }
 
 impl Tally {
@@ -191,7 +204,7 @@ impl Tally {
         let [deletions, insertions, _] = self.gaps[at].map(u32::from);
         let (gaps, clips) = (deletions.max(insertions), u32::from(self.clips_near[at]));
         let gapped = gaps >= 2 && gaps * 12 >= depth || u32::from(self.long_gaps[at]) >= 2;
-        let clipped = clips >= 3 && clips * 6 >= depth;
+        let clipped = clips >= 3 && clips * 8 >= depth;
         let length = if gapped && deletions > 0 { u32::from(self.reach[at]).max(1) } else { 1 };
         (differs || gapped || clipped).then_some((gapped, clipped, length.min(CUT_BASES)))
     }

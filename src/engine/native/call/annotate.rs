@@ -1,5 +1,6 @@
 //! From a genotyped site to a record: letters, depths, bias, filters.
 
+use super::bias::{strand_bias, strands};
 use super::genotype::Site;
 use super::haplotype::Event;
 use super::likelihood::Testimony;
@@ -17,8 +18,8 @@ const DEPTH_MIN: u32 = 3;
 /// Largest Fisher strand bias in Phred, of substitutions and of indels.
 const STRAND_BIAS_MAX: [f64; 2] = [60.0, 100.0];
 
-/// Counts of one allele by strand: forward, reverse.
-type Strands = [u32; 2];
+/// A bias from which on more quality is asked for.
+const STRAND_BIAS_SUSPECT: f64 = 10.0;
 
 /// Makes the record of a site. `contig_bases` are all bases of the contig.
 ///
@@ -30,21 +31,17 @@ pub(super) fn variant(
     contig_bases: &[u8],
 ) -> Option<Variant> {
     let (position, reference, alternates) = letters(site, contig_bases)?;
-    let mut strands: Vec<Strands> = vec![[0; 2]; site.events.len() + 1];
-    let (mut square_sum, mut count) = (0u64, 0u64);
-    for (testimony, allele) in testimonies.iter().zip(&site.alleles) {
-        if let Some(allele) = *allele {
-            strands[allele][usize::from(testimony.reverse)] += 1;
-            square_sum += u64::from(testimony.mapping_quality).pow(2);
-            count += 1;
-        }
-    }
+    let strands = strands(testimonies, &site.alleles, site.events.len() + 1);
+    let informing = || {
+        let informs = testimonies.iter().zip(&site.alleles).filter(|(_, allele)| allele.is_some());
+        informs.map(|(testimony, _)| f64::from(testimony.mapping_quality))
+    };
+    let square_sum: f64 = informing().map(|quality| quality * quality).sum();
+    let mean_quality = (square_sum / informing().count().max(1) as f64).sqrt();
     let allele_depths: Vec<u32> = strands.iter().map(|strands| strands[0] + strands[1]).collect();
     let phred = |penalty: i64| (penalty as f64 / f64::from(PER_PHRED)) as f32;
     let whole = |penalty: i64| phred(penalty).round().clamp(0.0, 9999.0) as u32;
-    let alternate = strands[1..].iter().fold([0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-    let strand_bias = fisher(strands[0], alternate);
-    let mean_quality = (square_sum as f64 / count.max(1) as f64).sqrt();
+    let strand_bias = strand_bias(&strands);
     let mut variant = Variant {
         contig,
         position,
@@ -70,9 +67,9 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
         codes.iter().map(|&code| BASE_LETTERS[usize::from(code.min(4))]).collect()
     };
     let first = site.events.first()?.position;
-    let anchored = site.events.iter().any(|event| event.is_indel());
+    let anchored = site.events.iter().any(Event::is_indel);
     let position = first.checked_sub(u32::from(anchored))?;
-    let end = site.events.iter().map(|event| event.end()).max()?;
+    let end = site.events.iter().map(Event::end).max()?;
     let reference = text(contig_bases.get(position as usize..end as usize)?);
     let alternates = site
         .events
@@ -89,7 +86,7 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
 
 fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    let suspect = site.slippery || site.unbalanced;
+    let suspect = site.slippery || site.unbalanced || strand_bias > STRAND_BIAS_SUSPECT;
     // Where many reads cover the site, a true one has more.
     let enough = (variant.depth as f32 / 2.0).clamp(QUALITY_MIN, QUALITY_MIN_SUSPECT);
     if variant.quality < if suspect { QUALITY_MIN_SUSPECT } else { enough } {
@@ -108,39 +105,4 @@ fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec
         failed.push("LowAF");
     }
     failed
-}
-
-/// Fisher's exact test of strand against allele, two-sided, in Phred.
-fn fisher(reference: Strands, alternate: Strands) -> f64 {
-    let (a, b, c, d) = (reference[0], reference[1], alternate[0], alternate[1]);
-    let (row, column, all) = (a + b, a + c, a + b + c + d);
-    if all == 0 {
-        return 0.0;
-    }
-    let mut logs = vec![0.0f64; all as usize + 1];
-    for n in 1..=all as usize {
-        logs[n] = logs[n - 1] + (n as f64).ln();
-    }
-    let log = |n: u32| logs[n as usize];
-    let fixed = log(row) + log(all - row) + log(column) + log(all - column) - log(all);
-    let of = |x: u32| fixed - log(x) - log(row - x) - log(column - x) - log(all + x - row - column);
-    let observed = of(a);
-    let low = (row + column).saturating_sub(all);
-    let as_rare = (low..=row.min(column)).map(of).filter(|&p| p <= observed + 1e-7);
-    let p: f64 = as_rare.map(f64::exp).sum();
-    (-10.0 * p.min(1.0).max(1e-300).log10()).max(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fisher_knows_bias_from_balance() {
-        assert!(fisher([20, 20], [10, 10]) < 0.01);
-        assert!(fisher([30, 30], [20, 0]) > 40.0);
-        // Fisher's tea: 3 and 1 of 4 and 4, two-sided p = 0.4857.
-        assert!((fisher([3, 1], [1, 3]) - 3.136).abs() < 0.01);
-        assert_eq!(fisher([0, 0], [0, 0]), 0.0);
-    }
 }

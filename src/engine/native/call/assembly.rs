@@ -219,7 +219,7 @@ mod tests {
         let mut donor = reference[..80].to_vec();
         donor.extend(sequence(30, 9));
         donor.extend(&reference[80..]);
-        let qualities = vec![30; 70];
+        let qualities = [30; 70];
         let parts: Vec<Part<'_>> = donor.windows(70).map(|bases| (bases, &qualities[..])).collect();
         assert_eq!(haplotypes(&reference, &parts, 8), [donor.clone()]);
     }
@@ -245,7 +245,7 @@ mod tests {
         reference.extend(sequence(60, 7));
         let mut donor = reference.clone();
         donor[100] ^= 2;
-        let qualities = vec![30; 90];
+        let qualities = [30; 90];
         let parts: Vec<Part<'_>> = donor.windows(90).map(|bases| (bases, &qualities[..])).collect();
         assert_eq!(haplotypes(&reference, &parts, 8), [donor.clone()]);
     }

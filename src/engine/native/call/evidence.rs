@@ -76,9 +76,7 @@ impl Evidence {
     pub(super) fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
         let (mut read, mut reference) = (0, self.start);
         self.runs.iter().map(move |run| {
-            let leading = read == 0 && run.kind == Kind::Clip;
             let placed = Placed { kind: run.kind, length: run.length, read, reference };
-            let _ = leading;
             read += run.read_bases();
             reference += run.reference_bases();
             placed

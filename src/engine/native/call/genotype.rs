@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::bias::{strand_bias, strands};
 use super::haplotype::{Event, Haplotype, Stretch};
 use super::likelihood::Testimony;
 use super::repeat::{artefact_prior, indel_prior, tract_at};
@@ -14,6 +15,9 @@ const HOMOZYGOUS_PRIOR: i32 = 3;
 
 /// How improbable it is, in Phred, that errors alone make many reads show a substitution.
 const SUBSTITUTION_ARTEFACT: i32 = 50;
+
+/// Strand bias in Phred that true alleles often have.
+const BIAS_BY_CHANCE: f64 = 5.0;
 
 const FAR: i64 = i64::MAX / 4;
 
@@ -167,31 +171,19 @@ fn site(
     let alleles: Vec<usize> =
         haplotypes.iter().map(|haplotype| allele_of(haplotype, &events)).collect();
     let count = events.len() + 1;
-    let mut likelihoods = vec![FAR; if ploidy == 1 { count } else { count * (count + 1) / 2 }];
+    let called = genotype_of(&best, &alleles);
     let (mut without, mut second) = (FAR, FAR);
-    let genotype_of = |pair: &Pair| {
-        let [a, b] = pair.haplotypes.map(|at| alleles[at]);
-        (a.min(b), a.max(b))
-    };
-    let called = genotype_of(&best);
-    let lowest = best.reads + best.prior;
     for pair in pairs {
-        let (a, b) = genotype_of(pair);
-        let cost = pair.reads + pair.prior;
-        if (a, b) == (REFERENCE_ALLELE, REFERENCE_ALLELE) {
+        let (genotype, cost) = (genotype_of(pair, &alleles), pair.reads + pair.prior);
+        if genotype == (REFERENCE_ALLELE, REFERENCE_ALLELE) {
             without = without.min(cost);
         }
-        if (a, b) != called {
+        if genotype != called {
             second = second.min(cost);
         }
-        if b < count {
-            let own = own_prior(stretch, &events, a, b);
-            let index = if ploidy == 1 { a } else { b * (b + 1) / 2 + a };
-            likelihoods[index] = likelihoods[index].min(cost - own);
-        }
     }
-    let least = likelihoods.iter().copied().min().unwrap_or(0);
-    likelihoods.iter_mut().for_each(|likelihood| *likelihood -= least);
+    let lowest = best.reads + best.prior;
+    let likelihoods = likelihoods(stretch, &events, &alleles, pairs, ploidy);
     let genotype =
         if ploidy == 1 { vec![called.0 as u8] } else { vec![called.0 as u8, called.1 as u8] };
     let alleles = testimonies
@@ -209,13 +201,13 @@ fn site(
         slippery,
         unbalanced: false,
     };
-    weigh_balance(stretch, &mut site);
+    weigh_balance(stretch, testimonies, &mut site);
     site
 }
 
 /// Weighs a heterozygous genotype against the suspicion that its rarer allele is an error that
 /// many reads share: their number would then be anything, not about a half.
-fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
+fn weigh_balance(stretch: Stretch<'_>, testimonies: &[Testimony], site: &mut Site) {
     let &[a, b] = &site.genotype[..] else { return };
     if a == b || usize::from(b) > site.events.len() {
         return;
@@ -235,7 +227,11 @@ fn weigh_balance(stretch: Stretch<'_>, site: &mut Site) {
     } else {
         SUBSTITUTION_ARTEFACT
     };
-    let margin = i64::from(suspicion * PER_PHRED) - unbalance;
+    let bias = strand_bias(&strands(testimonies, &site.alleles, site.events.len() + 1));
+    // In repeats the suspicion is too strong already for what chance does to the strands.
+    let bias = if site.slippery { 0.0 } else { (bias - BIAS_BY_CHANCE).max(0.0) };
+    let bias = (bias * f64::from(PER_PHRED)) as i64;
+    let margin = i64::from(suspicion * PER_PHRED) - unbalance - bias;
     site.genotype_quality = site.genotype_quality.min(margin.abs());
     if common == 0 {
         site.unbalanced = margin < site.quality;
@@ -257,6 +253,35 @@ fn unbalance(common: usize, rare: usize) -> i64 {
         if count == 0 { 0.0 } else { count as f64 * (2.0 * count as f64 / all).log10() }
     };
     ((term(common) + term(rare)) * 10.0 * f64::from(PER_PHRED)).round() as i64
+}
+
+/// Alleles of the two haplotypes, the smaller first.
+fn genotype_of(pair: &Pair, alleles: &[usize]) -> (usize, usize) {
+    let [a, b] = pair.haplotypes.map(|at| alleles[at]);
+    (a.min(b), a.max(b))
+}
+
+/// The least penalty of each genotype in VCF order, without what the site adds to the prior.
+fn likelihoods(
+    stretch: Stretch<'_>,
+    events: &[Event],
+    alleles: &[usize],
+    pairs: &[Pair],
+    ploidy: u8,
+) -> Vec<i64> {
+    let count = events.len() + 1;
+    let mut likelihoods = vec![FAR; if ploidy == 1 { count } else { count * (count + 1) / 2 }];
+    for pair in pairs {
+        let (a, b) = genotype_of(pair, alleles);
+        if b < count {
+            let cost = pair.reads + pair.prior - own_prior(stretch, events, a, b);
+            let index = if ploidy == 1 { a } else { b * (b + 1) / 2 + a };
+            likelihoods[index] = likelihoods[index].min(cost);
+        }
+    }
+    let least = likelihoods.iter().copied().min().unwrap_or(0);
+    likelihoods.iter_mut().for_each(|likelihood| *likelihood -= least);
+    likelihoods
 }
 
 fn allele_of(haplotype: &Haplotype, events: &[Event]) -> usize {
@@ -293,13 +318,13 @@ fn allele_of_testimony(
         return None;
     }
     let mut penalties = vec![i32::MAX; count];
-    for allele in 0..count {
+    for (allele, least) in penalties.iter_mut().enumerate() {
         let called = best.haplotypes.iter().filter(|&&at| alleles[at] == allele);
         let penalty = called.map(|&at| testimony.penalties[at]).min().or_else(|| {
             let any = alleles.iter().zip(&testimony.penalties);
             any.filter(|&(&of, _)| of == allele).map(|(_, &penalty)| penalty).min()
         });
-        penalties[allele] = penalty.unwrap_or(i32::MAX);
+        *least = penalty.unwrap_or(i32::MAX);
     }
     let (at, &least) = penalties.iter().enumerate().min_by_key(|&(_, &penalty)| penalty)?;
     let clear = penalties

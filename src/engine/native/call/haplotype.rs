@@ -140,9 +140,7 @@ fn align(at: u32, from: &[u8], to: &[u8], found: &mut Vec<Event>) {
                 let before = cost[here - 1];
                 cost[here][2] = (before[0].min(before[1]) + OPEN + EXTEND).min(before[2] + EXTEND);
             }
-            for state in 0..3 {
-                cost[here][state] = cost[here][state].min(FAR);
-            }
+            cost[here] = cost[here].map(|cost| cost.min(FAR));
         }
     }
     trace(at, from, to, &cost, found);

@@ -12,12 +12,15 @@ mod accuracy;
 mod activity;
 mod annotate;
 mod assembly;
+mod bias;
 mod candidates;
 mod evidence;
 mod genotype;
 mod haplotype;
 mod likelihood;
 mod repeat;
+#[cfg(test)]
+mod tests;
 
 use activity::Window;
 use evidence::Evidence;
@@ -51,7 +54,7 @@ impl Default for CallSettings {
 pub const MARGIN: u32 = 1000;
 
 /// Reference bases around a window of substitutions, of gaps, and of clipped reads.
-const PAD_BASES: [u32; 3] = [12, 45, 100];
+const PAD_BASES: [u32; 3] = [12, 45, 70];
 /// Furthest that a repeat may widen a window.
 const REPEAT_PAD_MAX: u32 = 80;
 /// Most templates that are looked at in one window.
@@ -129,7 +132,7 @@ fn call_window(
     model: &mut Model,
     variants: &mut Vec<Variant>,
 ) {
-    let pad = PAD_BASES[if window.clipped { 2 } else { usize::from(window.gapped) }];
+    let pad = PAD_BASES[window.kind()];
     let low = window.start.saturating_sub(pad);
     let high = (window.end + pad).min(bases.len() as u32);
     let (low, high) = if window.gapped || window.clipped {

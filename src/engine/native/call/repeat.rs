@@ -74,7 +74,8 @@ fn for_each_tract(bases: &[u8], mut found: impl FnMut(usize, usize, usize)) {
 /// Whether the unit itself repeats a shorter one.
 fn has_shorter_unit(unit_bases: &[u8], unit: usize) -> bool {
     (1..unit).any(|shorter| {
-        unit % shorter == 0 && (shorter..unit).all(|at| unit_bases[at] == unit_bases[at - shorter])
+        unit.is_multiple_of(shorter)
+            && (shorter..unit).all(|at| unit_bases[at] == unit_bases[at - shorter])
     })
 }
 
@@ -107,7 +108,7 @@ pub(super) fn indel_prior(tract: (usize, usize)) -> i32 {
 /// bases in this tract.
 pub(super) fn artefact_prior(tract: (usize, usize), length: usize) -> i32 {
     let (bases, unit) = tract;
-    if length % unit != 0 {
+    if !length.is_multiple_of(unit) {
         return open_penalty(1, 1);
     }
     let slips = (length / unit) as i32;

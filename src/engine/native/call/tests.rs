@@ -1,0 +1,289 @@
+//! The caller on reads whose truth is known, and on reads that make no sense.
+
+use proptest::prelude::*;
+
+use super::haplotype::Event;
+use super::{CallSettings, MARGIN, call_region};
+use crate::engine::native::AlignedRead;
+use crate::genome::reference::Contig;
+use crate::genome::{Reference, Variant};
+
+const MATCH: u32 = 0;
+const INSERTION: u32 = 1;
+const DELETION: u32 = 2;
+const READ_BASES: usize = 120;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+fn reference() -> Reference {
+    let mut random = Random(11);
+    let mut bases: Vec<u8> = (0..9000).map(|_| random.below(4) as u8).collect();
+    bases[4000..4012].fill(0);
+    Reference { contigs: vec![Contig { name: "c".into(), bases }] }
+}
+
+fn event(position: u32, removed: u32, inserted: &[u8]) -> Event {
+    Event { position, removed, inserted: inserted.to_vec() }
+}
+
+/// A haplotype as its bases, each with its reference position; inserted ones have none.
+fn haplotype(reference: &[u8], events: &[Event]) -> Vec<(u8, Option<u32>)> {
+    let mut bases = Vec::new();
+    let mut next = 0;
+    for event in events {
+        bases.extend((next..event.position).map(|on| (reference[on as usize], Some(on))));
+        let place = |at: usize| (at < event.removed as usize).then(|| event.position + at as u32);
+        bases.extend(event.inserted.iter().enumerate().map(|(at, &base)| (base, place(at))));
+        next = event.end();
+    }
+    bases.extend((next..reference.len() as u32).map(|on| (reference[on as usize], Some(on))));
+    bases
+}
+
+/// A read of part of a haplotype, with the alignment that it came with.
+fn read(part: &[(u8, Option<u32>)], template: u64, reverse: bool) -> Option<AlignedRead> {
+    let mut cigar: Vec<u32> = Vec::new();
+    let mut push = |code: u32, length: u32| match cigar.last_mut() {
+        Some(last) if *last & 15 == code => *last += length << 4,
+        _ => cigar.push(length << 4 | code),
+    };
+    let position = part.first()?.1?;
+    part.last()?.1?;
+    let mut next = position;
+    for &(_, place) in part {
+        match place {
+            Some(on) => {
+                if on > next {
+                    push(DELETION, on - next);
+                }
+                push(MATCH, 1);
+                next = on + 1;
+            }
+            None => push(INSERTION, 1),
+        }
+    }
+    Some(AlignedRead {
+        template,
+        flags: if reverse { 0x10 } else { 0 },
+        contig: 0,
+        position,
+        mapping_quality: 60,
+        cigar,
+        bases: part.iter().map(|&(base, _)| base).collect(),
+        qualities: vec![35; part.len()],
+        mate_contig: u32::MAX,
+        mate_position: 0,
+        template_length: 0,
+        read_group: 0,
+    })
+}
+
+/// Reads of all haplotypes with errors, in coordinate order.
+fn reads(reference: &[u8], haplotypes: &[Vec<Event>], depth: usize) -> Vec<AlignedRead> {
+    let mut random = Random(5);
+    let mut reads = Vec::new();
+    for events in haplotypes {
+        let mut bases = haplotype(reference, events);
+        for base in &mut bases {
+            assert!(base.0 < 5);
+        }
+        for _ in 0..bases.len() * depth / READ_BASES {
+            let at = random.below(bases.len() - READ_BASES);
+            let mut part = bases[at..at + READ_BASES].to_vec();
+            for base in &mut part {
+                if random.below(400) == 0 {
+                    base.0 = (base.0 + 1) % 4;
+                }
+            }
+            reads.extend(read(&part, reads.len() as u64, random.below(2) == 0));
+        }
+    }
+    reads.sort_by_key(|read| read.position);
+    reads
+}
+
+/// The events of two haplotypes: the first two lists, those of both last.
+fn donor() -> [Vec<Event>; 2] {
+    let one = [event(1200, 1, &[9]), event(2500, 3, &[]), event(6000, 1, &[9])];
+    let two = [event(1210, 1, &[9]), event(4000, 0, &[0]), event(6001, 1, &[9])];
+    let both = [event(3000, 0, &[1, 2, 2, 1, 0, 3, 1]), event(7000, 1, &[9]), event(7500, 20, &[])];
+    [one, two].map(|own| {
+        let mut all: Vec<Event> = own.into_iter().chain(both.clone()).collect();
+        all.sort();
+        all
+    })
+}
+
+/// Puts another base for each substitution's 9.
+fn resolved(reference: &[u8], events: Vec<Event>) -> Vec<Event> {
+    let resolve = |mut event: Event| {
+        if event.inserted == [9] {
+            event.inserted = vec![(reference[event.position as usize] + 1) % 4];
+        }
+        event
+    };
+    events.into_iter().map(resolve).collect()
+}
+
+fn short(variant: &Variant) -> (u32, String, Vec<u8>) {
+    let text = |letters: &[u8]| String::from_utf8(letters.to_vec()).unwrap();
+    let alternates: Vec<String> = variant.alternates.iter().map(|letters| text(letters)).collect();
+    let change = format!("{}>{}", text(&variant.reference), alternates.join(","));
+    (variant.position, change, variant.genotype.clone())
+}
+
+fn passed(variants: &[Variant]) -> Vec<(u32, usize, usize, Vec<u8>)> {
+    let all = variants.iter().filter(|variant| variant.filters.is_empty());
+    all.map(|variant| {
+        let (from, to) = (variant.reference.len(), variant.alternates[0].len());
+        (variant.position, from, to, variant.genotype.clone())
+    })
+    .collect()
+}
+
+#[test]
+fn a_donor_is_called_as_it_is_and_the_cut_does_not_matter() {
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let haplotypes = donor().map(|events| resolved(bases, events));
+    let reads = reads(bases, &haplotypes, 20);
+    let whole = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(2));
+    let found = passed(&whole);
+    let het = vec![0, 1];
+    let positions: Vec<u32> = found.iter().map(|variant| variant.0).collect();
+    assert_eq!(positions.len(), 9, "{:?}", whole.iter().map(short).collect::<Vec<_>>());
+    assert_eq!(found[0], (1200, 1, 1, het.clone()));
+    assert_eq!(found[1], (1210, 1, 1, het.clone()));
+    // Indels may stand further left, where the bases allow it.
+    assert!(positions[2] <= 2499 && positions[2] > 2480);
+    assert_eq!((found[2].1, found[2].2, &found[2].3), (4, 1, &het));
+    assert_eq!((found[3].1, found[3].2, &found[3].3), (1, 8, &vec![1, 1]));
+    assert_eq!(found[4].0, 3999);
+    assert_eq!((found[4].1, found[4].2, &found[4].3), (1, 2, &het));
+    assert_eq!(found[5], (6000, 1, 1, het.clone()));
+    assert_eq!(found[6], (6001, 1, 1, het));
+    assert_eq!(found[7], (7000, 1, 1, vec![1, 1]));
+    assert_eq!((found[8].1, found[8].2, &found[8].3), (21, 1, &vec![1, 1]));
+    for step in [333u32, 1200] {
+        let mut cut = Vec::new();
+        for start in (0..9000u32).step_by(step as usize) {
+            let (low, high) = (start.saturating_sub(MARGIN), start + step + MARGIN);
+            let near = |read: &&AlignedRead| {
+                read.position < high && read.position + 2 * READ_BASES as u32 > low
+            };
+            let part: Vec<AlignedRead> = reads.iter().filter(near).cloned().collect();
+            let settings = CallSettings::new(2);
+            cut.extend(call_region(&reference, 0, start, start + step, &part, &settings));
+        }
+        assert_eq!(cut, whole, "{step}");
+    }
+}
+
+#[test]
+fn a_haploid_donor_has_one_allele() {
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let events = resolved(bases, donor()[0].clone());
+    let reads = reads(bases, &[events], 12);
+    let variants = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(1));
+    let passed = passed(&variants);
+    assert_eq!(passed.len(), 6, "{:?}", variants.iter().map(short).collect::<Vec<_>>());
+    assert!(passed.iter().all(|variant| variant.3 == [1]));
+    assert!(variants.iter().all(|variant| variant.likelihoods.len() == 2));
+}
+
+#[test]
+fn overlapping_mates_count_once_and_duplicates_not_at_all() {
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let events = vec![event(2000, 1, &[(bases[2000] + 1) % 4])];
+    let parts = haplotype(bases, &events);
+    let mut all = Vec::new();
+    for template in 0..6u64 {
+        let start = 1900 + template as usize * 5;
+        for (first, reverse) in [(start, false), (start + 30, true)] {
+            let mut read = read(&parts[first..first + READ_BASES], template, reverse).unwrap();
+            read.flags |= 0x1 | if reverse { 0 } else { 0x20 };
+            read.flags |= if template == 5 { 0x400 } else { 0 };
+            read.mate_contig = 0;
+            read.mate_position = if reverse { start } else { start + 30 } as u32;
+            read.template_length = if reverse { -150 } else { 150 };
+            all.push(read);
+        }
+    }
+    all.sort_by_key(|read| read.position);
+    let variants = call_region(&reference, 0, 0, 9000, &all, &CallSettings::default());
+    assert_eq!(variants.len(), 1);
+    assert_eq!(variants[0].allele_depths, [0, 5]);
+    assert_eq!(variants[0].genotype, [1, 1]);
+}
+
+fn any_read() -> impl Strategy<Value = AlignedRead> {
+    let cigar = prop::collection::vec((0u32..9, 0u32..30), 0..7);
+    let numbers = (0u32..700, 0u32..700, -400i32..400, 0u64..20, 0u16..0x1000);
+    (cigar, numbers, 0u8..61, prop::bool::weighted(0.9), any::<u64>()).prop_map(
+        |(
+            cigar,
+            (position, mate_position, template_length, template, flags),
+            quality,
+            fits,
+            seed,
+        )| {
+            let cigar: Vec<u32> = cigar.iter().map(|&(code, length)| length << 4 | code).collect();
+            let takes = |operation: &&u32| matches!(*operation & 15, 0 | 1 | 4 | 7 | 8);
+            let bases: u32 = cigar.iter().filter(takes).map(|operation| operation >> 4).sum();
+            let mut random = Random(seed);
+            let bases: Vec<u8> = (0..bases).map(|_| random.below(5) as u8).collect();
+            AlignedRead {
+                template,
+                flags: flags & !0x704,
+                contig: u32::from(!fits),
+                position,
+                mapping_quality: quality,
+                cigar,
+                qualities: bases.iter().map(|_| random.below(60) as u8).collect(),
+                bases,
+                mate_contig: 0,
+                mate_position,
+                template_length,
+                read_group: 0,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_reads_make_it_fail(
+        mut reads in prop::collection::vec(any_read(), 0..60),
+        copies in 1usize..4,
+        bases in prop::collection::vec(0u8..5, 1..700),
+        ploidy in 1u8..3,
+    ) {
+        reads = reads.iter().cycle().take(reads.len() * copies).cloned().collect();
+        for (template, read) in reads.iter_mut().enumerate() {
+            read.template += template as u64 / 40 * 20;
+        }
+        reads.sort_by_key(|read| read.position);
+        let length = bases.len() as u32;
+        let reference = Reference { contigs: vec![Contig { name: "c".into(), bases }] };
+        let settings = CallSettings::new(ploidy);
+        let variants = call_region(&reference, 0, 0, length, &reads, &settings);
+        for variant in &variants {
+            prop_assert!(variant.position < length);
+            prop_assert_eq!(variant.genotype.len(), usize::from(ploidy));
+            let alleles = variant.alternates.len() + 1;
+            prop_assert!(variant.genotype.iter().all(|&allele| usize::from(allele) < alleles));
+            prop_assert_eq!(variant.allele_depths.len(), alleles);
+            let genotypes = if ploidy == 1 { alleles } else { alleles * (alleles + 1) / 2 };
+            prop_assert_eq!(variant.likelihoods.len(), genotypes);
+        }
+    }
+}
