@@ -12,6 +12,8 @@
 
 use serde::Serialize;
 
+use crate::flow::StageReport;
+
 /// Megabytes and megabits are decimal.
 const MEGA: f64 = 1e6;
 
@@ -143,6 +145,8 @@ pub struct Run {
     pub cpu_seconds_a: f64,
     /// Stage that limits A.
     pub limiting_stage: String,
+    /// What every stage of A did.
+    pub stages_a: Vec<StageReport>,
     /// Digest of the calls.
     pub calls_digest: String,
     /// Digest of what arrived at the end user.
@@ -223,6 +227,7 @@ mod tests {
             seconds: Seconds::default(),
             cpu_seconds_a: 0.0,
             limiting_stage: String::new(),
+            stages_a: Vec::new(),
             calls_digest: "x".into(),
             extract_digest: "y".into(),
             key_bytes: 0,

@@ -326,6 +326,7 @@ impl Bench<'_> {
                 seconds,
                 cpu_seconds_a,
                 limiting_stage: report.limiting_stage.clone(),
+                stages_a: report.stages.clone(),
                 calls_digest: report.vcf_digest.clone(),
                 extract_digest,
                 key_bytes: trusted.link_use().iter().map(|link| link.key_bytes).sum(),
