@@ -269,7 +269,7 @@ fn without_keys_nothing_is_sent_and_nothing_is_half_stored() {
 
 #[test]
 fn a_transfer_waits_for_keys_and_says_so() {
-    let world = World::with(ByteCount(3_000_000), BitRate(16_000_000));
+    let world = World::with(ByteCount(1_000_000), BitRate(8_000_000));
     let output = world.run(&["put", "s1", "reads_1.fq.gz", "reads_2.fq.gz"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("waiting for keys"), "{}", text(&output.stderr));
@@ -367,7 +367,15 @@ fn kill_at_moments(moments: u32, victims: &[&'static str]) {
         world.assert_no_key_was_used_twice();
         // What was committed is whole, and the job can be done again or is done.
         world.assert_restores("whole", &["--shares", if moment % 3 == 0 { "bc" } else { "ab" }]);
-        let again = world.run(&arguments);
+        let mut again = world.run(&arguments);
+        // A trusted server finishes what it was asked for, also without the one who asked.
+        for _ in 0..100 {
+            if again.status.code() != Some(75) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            again = world.run(&arguments);
+        }
         let done = again.status.success() || again.status.code() == Some(77);
         assert!(done, "{victim} {arguments:?}: {}", text(&again.stderr));
         if !running {
