@@ -1,5 +1,7 @@
 //! Whole deployments on loopback: every site a process, links simulated, faults real.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use super::{Context, Error, Outcome, file_error};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
-use crate::bench::local_sites::{LocalSites, Plan, cpu_seconds, peak_memory};
+use crate::bench::local_sites::{Daemon, LocalSites, Plan, cpu_seconds, peak_memory};
 use crate::bench::table2::{
     CONDITIONS, EXTRACTS, Run, Seconds, Sizes, digests_agree, mean_total, paper_value, scaled,
     throughput,
@@ -151,8 +151,8 @@ fn end_to_end(
     let process = |site: &str| sites.daemons().iter().find(|daemon| daemon.site == site);
     let processes = [
         std::process::id(),
-        process("lsa").map_or(0, |daemon| daemon.id()),
-        process("hospital").map_or(0, |daemon| daemon.id()),
+        process("lsa").map_or(0, Daemon::id),
+        process("hospital").map_or(0, Daemon::id),
     ];
     let settings = Config::load(&[sites.config("tommo")])?.settings()?;
     let mut ways = Vec::new();

@@ -477,7 +477,7 @@ impl<'a> Service<'a> {
             }
             request => self.simple(request),
         };
-        send_reply(connection, kind::REPLY, &reply.unwrap_or_else(failed))
+        send_reply(connection, kind::REPLY, &reply.unwrap_or_else(|error| failed(&error)))
     }
 
     fn simple(&mut self, request: Request) -> Result<Reply, Error> {
@@ -530,7 +530,7 @@ impl<'a> Service<'a> {
             }
             Err(error) => {
                 self.writer = None;
-                send_reply(connection, kind::REPLY, &failed(error))
+                send_reply(connection, kind::REPLY, &failed(&error))
             }
         }
     }
@@ -556,15 +556,15 @@ impl<'a> Service<'a> {
             let stripe = if check { reader.read(number) } else { reader.read_unchecked(number) };
             match stripe {
                 Ok(stripe) => connection.send_chunk(kind::STRIPE, stripe)?,
-                Err(error) => send_reply(connection, kind::DAMAGED, &failed(error))?,
+                Err(error) => send_reply(connection, kind::DAMAGED, &failed(&error))?,
             }
         }
         Ok(())
     }
 }
 
-fn failed(error: Error) -> Reply {
-    Reply::Failed(Failure::of_store(&error))
+fn failed(error: &Error) -> Reply {
+    Reply::Failed(Failure::of_store(error))
 }
 
 fn out_of_turn() -> Reply {

@@ -104,10 +104,11 @@ mod x86 {
                 let assist = _mm_aeskeygenassist_si128::<$constant>(odd);
                 even = mix(even, _mm_shuffle_epi32::<0xff>(assist));
                 keys[2 * $index] = even;
-                if 2 * $index + 1 < ROUND_KEYS {
+                // The last of these would be one key too many.
+                if let Some(place) = keys.get_mut(2 * $index + 1) {
                     let assist = _mm_aeskeygenassist_si128::<0>(even);
                     odd = mix(odd, _mm_shuffle_epi32::<0xaa>(assist));
-                    keys[2 * $index + 1] = odd;
+                    *place = odd;
                 }
             };
         }
