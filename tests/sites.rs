@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use dsgd::base::{BitRate, ByteCount, Clock, SiteId};
-use dsgd::bench::local_sites::{LocalSites, Plan};
+use dsgd::bench::local_sites::{Daemon, LocalSites, Plan};
 use dsgd::bench::sample::{Sample, SampleSettings};
 use dsgd::genome::bgzf;
 use dsgd::key::ledger::{self, Role};
@@ -402,7 +402,7 @@ fn killed_at_fifty_moments_nothing_is_lost_and_no_key_is_used_twice() {
 fn a_daemon_outlives_garbage() {
     let world = World::start();
     world.put("s1");
-    for address in world.sites.daemons().iter().map(|daemon| daemon.address()) {
+    for address in world.sites.daemons().iter().map(Daemon::address) {
         for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 5000], b""] {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
             // The daemon may hang up at the first byte.

@@ -62,6 +62,7 @@ struct Way {
     /// Gbit/s of the file for each second of CPU time, all processes together.
     gbit_per_core: f64,
     limiting_stage: String,
+    /// The most that any of the processes has had in use.
     peak_memory_bytes: u64,
 }
 
@@ -187,7 +188,7 @@ fn way(
     let after = processes.map(cpu_seconds);
     let cpu_seconds = [0, 1, 2].map(|process| after[process] - before[process]);
     let gbit_per_core = bytes as f64 * 8e-9 / cpu_seconds.iter().sum::<f64>();
-    let peak_memory_bytes = peak_memory(processes[0]);
+    let peak_memory_bytes = processes.map(peak_memory).into_iter().max().unwrap_or(0);
     Way { way, run, bytes, seconds, cpu_seconds, gbit_per_core, limiting_stage, peak_memory_bytes }
 }
 
