@@ -40,6 +40,10 @@ impl World {
     }
 
     fn with(stock: ByteCount, rate: BitRate) -> Self {
+        Self::of("dir", stock, rate)
+    }
+
+    fn of(store: &str, stock: ByteCount, rate: BitRate) -> Self {
         let folder = tempfile::tempdir().unwrap();
         make_sample(folder.path());
         let sites = LocalSites::start(Plan {
@@ -52,6 +56,7 @@ impl World {
             index: None,
             rights: RIGHT.into(),
             random: "key-stream".into(),
+            store: store.into(),
             threads: 1,
         });
         Self { sites: sites.unwrap(), folder }
@@ -195,6 +200,16 @@ fn the_whole_job_on_a_small_sample() {
     assert_eq!(delivered.len(), 1);
     assert!(fs::read(&delivered[0]).unwrap() == fs::read(filtered).unwrap());
     assert!(world.assert_no_key_was_used_twice() > 0);
+}
+
+#[test]
+fn holders_may_keep_shares_on_volumes() {
+    let world = World::of("volume", ByteCount(1_000_000_000), BitRate(0));
+    world.put("s1");
+    world.put("s2");
+    world.assert_restores("s1", &["--shares", "bc"]);
+    world.assert_restores("s2", &["--shares", "bc"]);
+    world.good(&["store", "verify", "s2"]);
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub struct E2e {
     /// Where the random numbers of sharing come from: os, device:PATH, or key-stream
     #[arg(long, default_value = "key-stream")]
     random: String,
+    /// Kind of the holders' stores: dir, or volume (one preallocated file, addressed by sector)
+    #[arg(long, default_value = "dir")]
+    store: String,
 }
 
 /// One way of one run of `dsgd bench e2e`.
@@ -146,6 +149,7 @@ fn end_to_end(
         index: None,
         rights: String::new(),
         random: arguments.random.clone(),
+        store: arguments.store.clone(),
         threads: 1,
     })
     .map_err(file_error(folder))?;
@@ -352,6 +356,7 @@ impl Bench<'_> {
             index: None,
             rights: String::new(),
             random: "key-stream".into(),
+            store: "dir".into(),
             threads: self.cores,
         })
         .map_err(file_error(folder))?)
