@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::deposit::{ReadLayout, roles, stage_table};
-use super::{Context, Error, Outcome, file_error};
+use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
 use crate::flow::Meters;
@@ -144,7 +144,7 @@ fn command_line(arguments: &Arguments) -> String {
 /// Reads a BED file.
 pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(bed::read(BufReader::new(file))?)
+    Ok(bed::read(BufReader::new(file)).map_err(content_error(path))?)
 }
 
 /// Writes a file that appears whole or not at all.

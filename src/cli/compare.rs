@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::call::read_regions;
 use super::output::Table;
-use super::{Context, Outcome, file_error};
+use super::{Context, Outcome, content_error, file_error};
 use crate::engine::compare::{Comparison, compare};
 use crate::genome::{Reference, Variant, vcf};
 
@@ -39,7 +39,8 @@ pub struct Arguments {
 /// Runs `dsgd compare`.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let file = File::open(&arguments.reference).map_err(file_error(&arguments.reference))?;
-    let reference = Reference::read_fasta(BufReader::new(file))?;
+    let reference = Reference::read_fasta(BufReader::new(file))
+        .map_err(content_error(&arguments.reference))?;
     let regions = read_regions(&arguments.regions)?;
     let truth = read(&arguments.truth, &reference)?;
     let mut calls = read(&arguments.calls, &reference)?;
@@ -53,7 +54,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
 
 fn read(path: &Path, reference: &Reference) -> Result<Vec<Variant>, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(vcf::read_variants(BufReader::new(file), reference)?)
+    Ok(vcf::read_variants(BufReader::new(file), reference).map_err(content_error(path))?)
 }
 
 /// Accuracy by class.
