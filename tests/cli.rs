@@ -205,6 +205,52 @@ fn a_call_writes_calls_and_their_index() {
 }
 
 #[test]
+fn a_call_writes_its_quality_figures() {
+    let bench = Bench::new();
+    let more = ["--json", "--sample", "S1", "--metrics", "figures"];
+    let document = bench.call(&["r1.fq", "r2.fq"], &more).ends(0, &[]).json();
+    let metrics = &document["data"]["metrics"];
+    assert_eq!(metrics["properly_paired"], 80);
+    assert_eq!(metrics["insert"]["median"], 300);
+    assert_eq!(metrics["mates"][1]["aligned_bases"], 4000);
+    assert_eq!(metrics["mates"][0]["mismatched_bases"], 0);
+    let read = |name: &str| fs::read_to_string(bench.path("figures").join(name)).unwrap();
+    let mapping = read("S1.mapping_metrics.csv");
+    let unique = "Number of unique reads (excl. duplicate marked reads),80,100.00";
+    assert!(mapping.lines().take(50).any(|line| line.ends_with(unique)), "{mapping}");
+    assert!(read("S1.vc_metrics.csv").contains("VARIANT CALLER POSTFILTER,S1,Total,0,0.00\n"));
+    assert!(read("S1.time_metrics.csv").contains(",Total runtime,00:"));
+    let summary = read("S1.mosdepth.summary.txt");
+    assert!(summary.contains("c1\t6000\t8000\t1.33\t"), "{summary}");
+    assert!(read("S1.mosdepth.global.dist.txt").ends_with("total\t0\t1.0000\n"));
+    let figures: serde_json::Value = serde_json::from_str(&read("S1.metrics.json")).unwrap();
+    assert_eq!(figures["contigs"][0]["bases"], 8000);
+}
+
+#[test]
+fn multiqc_finds_the_figures_without_configuration() {
+    let bench = Bench::new();
+    let more = ["--sample", "S1", "--metrics", "figures"];
+    bench.call(&["r1.fq", "r2.fq"], &more).ends(0, &[]);
+    let mut command = Command::new("multiqc");
+    command.args(["--outdir", "report", "figures"]).current_dir(bench.folder.path());
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: multiqc is not installed");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    for kind in ["mapping_metrics", "vc_metrics", "time_metrics"] {
+        assert!(said.contains(&format!("Found 1 add_{kind} reports")), "{kind}: {said}");
+    }
+    let sources = bench.path("report/multiqc_data/multiqc_sources.txt");
+    let sources = fs::read_to_string(sources).unwrap().to_lowercase();
+    for file in ["mapping_metrics", "vc_metrics", "time_metrics", "mosdepth"] {
+        assert!(sources.contains(file), "{file}: {sources}");
+    }
+}
+
+#[test]
 fn line_ends_and_compression_change_nothing() {
     let bench = Bench::new();
     bench.call(&["r1.fq", "r2.fq"], &["--sample", "S1"]).ends(0, &[]);

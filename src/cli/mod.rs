@@ -11,6 +11,7 @@ mod filter;
 mod index;
 mod keys;
 mod manual;
+mod metrics;
 pub mod output;
 mod progress;
 mod run;
