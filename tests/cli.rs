@@ -232,6 +232,11 @@ fn multiqc_finds_the_figures_without_configuration() {
     let bench = Bench::new();
     let more = ["--sample", "S1", "--metrics", "figures"];
     bench.call(&["r1.fq", "r2.fq"], &more).ends(0, &[]);
+    bench.write_calls("truth.vcf", &[100, 200, 300], "0/1");
+    bench.write("all.bed", "c1\t0\t6000\n");
+    let compare = ["compare", "truth.vcf", "truth.vcf", "-r", "ref.fa", "--regions", "all.bed"];
+    let summary = ["--summary", "figures/S1.summary.csv"];
+    bench.run(&[&compare[..], &summary].concat()).ends(0, &[]);
     let mut command = Command::new("multiqc");
     command.args(["--outdir", "report", "figures"]).current_dir(bench.folder.path());
     let Ok(output) = command.output() else {
@@ -245,7 +250,7 @@ fn multiqc_finds_the_figures_without_configuration() {
     }
     let sources = bench.path("report/multiqc_data/multiqc_sources.txt");
     let sources = fs::read_to_string(sources).unwrap().to_lowercase();
-    for file in ["mapping_metrics", "vc_metrics", "time_metrics", "mosdepth"] {
+    for file in ["mapping_metrics", "vc_metrics", "time_metrics", "mosdepth", "summary.csv"] {
         assert!(sources.contains(file), "{file}: {sources}");
     }
 }
@@ -454,11 +459,31 @@ fn a_comparison_counts_and_speaks() {
     bench.write_calls("truth.vcf", &[100, 200, 300], "0/1");
     bench.write_calls("calls.vcf", &[100, 200, 400], "0/1");
     bench.write("all.bed", "c1\t0\t6000\n");
+    let files = ["--summary", "S1.summary.csv", "--disagreements", "d.vcf"];
     let compare = ["compare", "truth.vcf", "calls.vcf", "-r", "ref.fa", "--regions", "all.bed"];
     let table = bench.run(&compare).ends(0, &[]);
     assert!(table.out.contains("SNP"), "{}", table.out);
     let document = bench.run(&[&compare[..], &["--json"]].concat()).ends(0, &[]).json();
     let snp = &document["data"]["snp"];
+    bench.run(&[&compare[..], &files].concat()).ends(0, &[]);
+    let summary = fs::read_to_string(bench.path("S1.summary.csv")).unwrap();
+    assert!(summary.contains("\nSNP,PASS,3,2,1,3,1,0,0,0,0.666667,0.666667,"), "{summary}");
+    let records = fs::read_to_string(bench.path("d.vcf")).unwrap();
+    let records: Vec<&str> = records.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(records[0].starts_with("c1\t300\t") && records[0].contains("0/1:FN"), "{records:?}");
+    assert!(records[1].starts_with("c1\t400\t") && records[1].ends_with("0/1:FP:."));
+    let failed = fs::read_to_string(bench.path("calls.vcf")).unwrap();
+    let failed = failed.replacen("50\tPASS", "50\tLowQual", 1);
+    bench.write("calls.vcf", failed);
+    bench.run(&[&compare[..], &files].concat()).ends(0, &[]);
+    let summary = fs::read_to_string(bench.path("S1.summary.csv")).unwrap();
+    assert!(summary.contains("\nSNP,ALL,3,2,1,3,1,"), "{summary}");
+    assert!(summary.contains("\nSNP,PASS,3,1,2,2,1,"), "{summary}");
+    let all = bench.run(&[&compare[..], &["--json", "--all"]].concat()).json();
+    assert_eq!(all["data"]["snp"]["found"], 2);
+    let packed = ["--disagreements", "d.vcf.gz"];
+    bench.run(&[&compare[..], &packed].concat()).ends(0, &[]);
+    assert!(fs::read(bench.path("d.vcf.gz")).unwrap().starts_with(&[0x1f, 0x8b]));
     let counts = ["found", "missed", "true_calls", "false_calls"].map(|name| snp[name].as_u64());
     assert_eq!(counts, [2, 1, 2, 1].map(Some));
     let other = if bench.genome[99] == b'A' { 'C' } else { 'A' };

@@ -8,6 +8,7 @@ mod demo;
 mod deposit;
 mod doctor;
 mod filter;
+mod happy;
 mod index;
 mod keys;
 mod manual;
