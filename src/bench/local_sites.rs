@@ -39,6 +39,8 @@ pub struct Plan {
     pub rights: String,
     /// Random numbers of sharing.
     pub random: String,
+    /// Kind of the holders' stores: `dir` or `volume`.
+    pub store: String,
     /// Worker threads of the trusted server's engine.
     pub threads: usize,
 }
@@ -194,7 +196,12 @@ impl LocalSites {
         }
         if site != "clinic" {
             let owner = if site == "tommo-ts" { "tommo" } else { site };
-            add("[[store]]\nname = \"tommo\"\nkind = \"dir\"".into());
+            let holds = matches!(site, "lsa" | "hospital");
+            let kind = if holds { plan.store.as_str() } else { "dir" };
+            add(format!("[[store]]\nname = \"tommo\"\nkind = \"{kind}\""));
+            if kind == "volume" {
+                add("bytes = \"16GiB\"".into());
+            }
             add(format!("path = \"{owner}/shares\""));
         }
         if site == "tommo-ts" {

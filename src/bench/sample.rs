@@ -95,7 +95,7 @@ impl Sample {
         mut first: impl Write,
         mut second: impl Write,
     ) -> std::io::Result<u64> {
-        let mut random = Random::new(self.settings.seed ^ 0x5eed_0f_4ead5);
+        let mut random = Random::new(self.settings.seed ^ 0x5eed_04ea_d500);
         let mut pairs = 0;
         for (contig, bases) in self.settings.contigs.iter().enumerate() {
             let wanted =
@@ -148,7 +148,7 @@ impl Sample {
             letters.push(BASE_LETTERS[usize::from(code)]);
             qualities.push(b'!' + quality);
         }
-        write!(out, "@sim:{pair} {mate}:N:0:1\n")?;
+        writeln!(out, "@sim:{pair} {mate}:N:0:1")?;
         out.write_all(&letters)?;
         out.write_all(b"\n+\n")?;
         out.write_all(&qualities)?;

@@ -11,7 +11,7 @@ use super::{Context, Error, Outcome, file_error};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
-use crate::bench::local_sites::{LocalSites, Plan, cpu_seconds, peak_memory};
+use crate::bench::local_sites::{Daemon, LocalSites, Plan, cpu_seconds, peak_memory};
 use crate::bench::table2::{
     CONDITIONS, EXTRACTS, Run, Seconds, Sizes, digests_agree, mean_total, paper_value, scaled,
     throughput,
@@ -48,6 +48,9 @@ pub struct E2e {
     /// Where the random numbers of sharing come from: os, device:PATH, or key-stream
     #[arg(long, default_value = "key-stream")]
     random: String,
+    /// Kind of the holders' stores: dir, or volume (one preallocated file, addressed by sector)
+    #[arg(long, default_value = "dir")]
+    store: String,
 }
 
 /// One way of one run of `dsgd bench e2e`.
@@ -62,6 +65,7 @@ struct Way {
     /// Gbit/s of the file for each second of CPU time, all processes together.
     gbit_per_core: f64,
     limiting_stage: String,
+    /// The most that any of the processes has had in use.
     peak_memory_bytes: u64,
 }
 
@@ -145,14 +149,15 @@ fn end_to_end(
         index: None,
         rights: String::new(),
         random: arguments.random.clone(),
+        store: arguments.store.clone(),
         threads: 1,
     })
     .map_err(file_error(folder))?;
     let process = |site: &str| sites.daemons().iter().find(|daemon| daemon.site == site);
     let processes = [
         std::process::id(),
-        process("lsa").map_or(0, |daemon| daemon.id()),
-        process("hospital").map_or(0, |daemon| daemon.id()),
+        process("lsa").map_or(0, Daemon::id),
+        process("hospital").map_or(0, Daemon::id),
     ];
     let settings = Config::load(&[sites.config("tommo")])?.settings()?;
     let mut ways = Vec::new();
@@ -187,7 +192,7 @@ fn way(
     let after = processes.map(cpu_seconds);
     let cpu_seconds = [0, 1, 2].map(|process| after[process] - before[process]);
     let gbit_per_core = bytes as f64 * 8e-9 / cpu_seconds.iter().sum::<f64>();
-    let peak_memory_bytes = peak_memory(processes[0]);
+    let peak_memory_bytes = processes.map(peak_memory).into_iter().max().unwrap_or(0);
     Way { way, run, bytes, seconds, cpu_seconds, gbit_per_core, limiting_stage, peak_memory_bytes }
 }
 
@@ -351,6 +356,7 @@ impl Bench<'_> {
             index: None,
             rights: String::new(),
             random: "key-stream".into(),
+            store: "dir".into(),
             threads: self.cores,
         })
         .map_err(file_error(folder))?)

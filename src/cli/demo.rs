@@ -131,6 +131,7 @@ impl Demo {
             index: None,
             rights: RIGHT.into(),
             random: "key-stream".into(),
+            store: "dir".into(),
             threads: 0,
         })
         .map_err(file_error(folder))?;

@@ -59,7 +59,7 @@ pub fn run(context: &Context, arguments: &RunArguments) -> Outcome {
     let site = context.site()?;
     let run = match &arguments.run {
         Some(run) => run.clone(),
-        None => format!("{}.calls", arguments.name).parse().map_err(usage)?,
+        None => format!("{}.calls", arguments.name).parse().map_err(|error| usage(&error))?,
     };
     let request = AnalyseRequest {
         sample: arguments.name.clone(),
@@ -136,7 +136,7 @@ fn trusted(site: &Site, named: Option<&SiteId>) -> Result<SiteId, super::Error> 
     })
 }
 
-fn usage(error: crate::base::ids::IdError) -> super::Error {
+fn usage(error: &crate::base::ids::IdError) -> super::Error {
     super::Error::Usage(error.to_string())
 }
 

@@ -32,8 +32,7 @@ impl Config {
     ///
     /// Errors: [`Error::Unreadable`] and [`Error::Syntax`], with the file.
     pub fn load(files: &[PathBuf]) -> Result<Self, Error> {
-        let mut config = Self::default();
-        config.folder = PathBuf::from(".");
+        let mut config = Self { folder: PathBuf::from("."), ..Self::default() };
         config.add_text(DEFAULTS, "default", Path::new("built-in defaults"))?;
         if files.is_empty() {
             for path in standard_files().into_iter().filter(|path| path.exists()) {

@@ -334,7 +334,7 @@ mod tests {
             let out: Vec<_> = Flow::source(&meters, "count", items)
                 .on_thread(scope, 2)
                 .map_parallel(scope, "same", 3, |item: Vec<u8>| {
-                    if item[0] % 7 == 0 {
+                    if item[0].is_multiple_of(7) {
                         std::thread::yield_now();
                     }
                     Ok(item)

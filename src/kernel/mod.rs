@@ -3,6 +3,7 @@
 //! The twin defines the kernel; every device form must give the same bits.
 
 pub mod align;
+pub mod keystream;
 pub mod otp;
 pub mod pairhmm;
 pub mod share;
@@ -13,6 +14,7 @@ pub mod share;
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
     ("align", &[Form::Simd]),
+    ("keystream", &[Form::Simd]),
     ("otp", &[Form::Simd]),
     ("pairhmm", &[]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),

@@ -83,7 +83,7 @@ fn combine(x: &mut [u8], y: &[u8], step: impl Fn(u8, u8, u8, u8) -> (u8, u8)) {
 fn half_of(lengths: &[usize]) -> usize {
     let length = lengths[0];
     assert!(lengths.iter().all(|other| *other == length), "shares of one stripe have one length");
-    assert!(length % 2 == 0, "a stripe has two halves");
+    assert!(length.is_multiple_of(2), "a stripe has two halves");
     length / 2
 }
 

@@ -121,9 +121,11 @@ impl Sender {
     /// What to reserve for leases of `units`: all that is still `expected`, or else whole leases,
     /// so that steady traffic leaves nothing over.
     fn wanted(&self, units: u64, expected: Option<u64>) -> u64 {
+        const MAX: u64 = RESERVATION_BYTES_MAX / UNIT_BYTES;
         match expected {
-            Some(expected) if expected <= self.step => expected.max(units),
-            _ => (self.step / units).max(1) * units,
+            Some(expected) if expected <= MAX => expected.max(units),
+            Some(_) => (MAX / units).max(1) * units,
+            None => (self.step / units).max(1) * units,
         }
     }
 

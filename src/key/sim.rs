@@ -10,12 +10,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use aes::Aes256;
-use aes::cipher::{KeyIvInit, StreamCipher};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::base::{BitRate, ByteCount, Clock, Secret, SiteId};
+use crate::device::cpu::keystream;
 
 use super::source::Opening;
 use super::{Class, Error, KeyRange, KeySource, Kind, Provenance, Source, StreamId, UNIT_BYTES};
@@ -169,9 +168,7 @@ impl KeySource for SimulatedLink {
 
     fn read(&self, stream: &StreamId, range: KeyRange, out: &mut [u8]) -> Result<(), Error> {
         assert_eq!(out.len() as u64, range.bytes(), "the caller made room for the range");
-        let counter = u128::from(range.position).to_be_bytes();
-        let mut cipher = ctr::Ctr128BE::<Aes256>::new(self.key(stream).into(), &counter.into());
-        cipher.write_keystream(out);
+        keystream::fill(self.key(stream), u128::from(range.position), out);
         Ok(())
     }
 

@@ -73,7 +73,7 @@ where
                 Role::Interleaved => Lane::Interleaved(text(source, scope, &parse)),
                 Role::Alignments => {
                     let (file, bytes) = (source.file, source.bytes.starving(&parse));
-                    let alignments = alignments(file, bytes, reference)?;
+                    let alignments = alignments(&file, bytes, reference)?;
                     groups.extend(alignments.read_groups().iter().map(|of_file| ReadGroup {
                         sample: sample.to_string(),
                         ..of_file.clone()
@@ -119,14 +119,14 @@ fn numbered<'a>(
 }
 
 fn alignments<'a>(
-    file: String,
+    file: &str,
     bytes: Flow<'a, Chunk>,
     reference: &Arc<Reference>,
 ) -> Result<AlignmentReads<'a>, Error> {
     let mut reader = FlowReader::new(bytes);
     let opened = match reader.begins_with(b"CRAM")? {
-        true => AlignmentReads::cram(reader, &file, reference.clone()),
-        false => AlignmentReads::bam(reader, &file),
+        true => AlignmentReads::cram(reader, file, reference.clone()),
+        false => AlignmentReads::bam(reader, file),
     };
     opened.map_err(|error| flow::Error::in_stage("parse", error).into())
 }

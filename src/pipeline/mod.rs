@@ -16,8 +16,11 @@ use crate::base::{Fault, Faulty};
 #[derive(Clone, Default)]
 pub struct Notices {
     seen: Arc<Mutex<Vec<String>>>,
-    show: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    show: Option<Show>,
 }
+
+/// Shows one notice.
+type Show = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Notices {
     /// Notices that are shown by `show` as they happen.

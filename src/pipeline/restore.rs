@@ -170,7 +170,7 @@ impl Iterator for ReadStripes {
         }
         let number = self.next;
         self.next += 1;
-        Some(Ok(StripeRead { number, stripe: self.reader.read(number) }))
+        Some(Ok(StripeRead { number, stripe: self.reader.read_unchecked(number) }))
     }
 }
 
@@ -192,8 +192,8 @@ impl Stage for Combine {
         let decoded = match (item.0.stripe, item.1.stripe) {
             (Ok(first), Ok(second)) => match decode(&self.codec, first, &second, letters) {
                 Ok(decoded) => Ok(decoded),
-                // The first was used up; it is read again if need be.
-                Err(_) => self.rescue.stripe(&self.codec, number, vec![(letters.1, second)]),
+                // The code has found what digests would have; they say which share it was.
+                Err(_) => self.rescue.stripe(&self.codec, number, Vec::new()),
             },
             (Ok(good), Err(error)) => {
                 self.rescue.report(letters.1, number, &error);

@@ -67,6 +67,9 @@ pub struct GetReport {
     pub notices: Vec<String>,
 }
 
+/// A share's member, letter, and damaged stripes; `None` where the whole share is not there.
+pub type Condition = (usize, ShareLetter, Option<Vec<u64>>);
+
 /// A share that was found damaged and mended.
 #[derive(Clone, Debug, Serialize)]
 pub struct Repaired {
@@ -296,12 +299,7 @@ impl Site {
     }
 
     /// Lets every holder read its shares of a deposit; names the damaged stripes.
-    ///
-    /// `None` for the stripes of a share that is not there at all.
-    pub fn verify(
-        &self,
-        name: &SampleName,
-    ) -> Result<Vec<(usize, ShareLetter, Option<Vec<u64>>)>, Error> {
+    pub fn verify(&self, name: &SampleName) -> Result<Vec<Condition>, Error> {
         let deposit = self.catalogue()?.stored(name)?;
         let mut found = Vec::new();
         for member in 0..deposit.members.len() {

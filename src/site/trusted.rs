@@ -10,7 +10,7 @@ use super::{Error, LoadedReference, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
 use crate::control::catalogue::Origin;
-use crate::control::{Deposit, Role};
+use crate::control::{Deposit, Role, State};
 use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
 use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
@@ -34,10 +34,8 @@ impl Site {
         request: &AnalyseRequest,
         meters: &Meters,
     ) -> Result<AnalyseReport, Error> {
-        if let Some(existing) = self.catalogue()?.find(&request.run)? {
-            if existing.state == crate::control::State::Stored {
-                return Err(Error::Exists { name: request.run.to_string() });
-            }
+        if self.catalogue()?.find(&request.run)?.is_some_and(|run| run.state == State::Stored) {
+            return Err(Error::Exists { name: request.run.to_string() });
         }
         let deposit = self.catalogue()?.stored(&request.sample)?;
         // Asked before the work: who cannot keep the calls should not compute them.
@@ -49,7 +47,7 @@ impl Site {
             engine: report.engine.clone(),
             reference: reference.digest.clone(),
         };
-        self.keep(request, calls, placement, meters, origin)?;
+        self.keep(request, &calls, placement, meters, origin)?;
         report.stages = meters.snapshot();
         report.limiting_stage =
             limiting_stage(&report.stages).map_or_else(String::new, |stage| stage.stage.clone());
@@ -109,7 +107,7 @@ impl Site {
     fn keep(
         &self,
         request: &AnalyseRequest,
-        calls: Calls,
+        calls: &Calls,
         placement: Placement,
         meters: &Meters,
         origin: Origin,

@@ -57,6 +57,8 @@ pub enum Request {
         start: u64,
         /// How many.
         count: u64,
+        /// Whether the holder is to check them against their digests.
+        check: bool,
     },
     /// List the shares.
     List,
@@ -213,7 +215,9 @@ impl ShareStore for RemoteStore {
     fn open(&self, id: &ShareId) -> Result<Box<dyn ShareReader>, Error> {
         let mut channel = Channel::open(&self.dialer)?;
         match channel.ask(&Request::Open { share: id.clone() }, Some(id))? {
-            Reply::Info(info) => Ok(Box::new(RemoteReader { channel, info, asked: 0..0, next: 0 })),
+            Reply::Info(info) => {
+                Ok(Box::new(RemoteReader { channel, info, asked: 0..0, next: 0, check: false }))
+            }
             _ => Err(unexpected(&channel.site)),
         }
     }
@@ -368,13 +372,16 @@ struct RemoteReader {
     /// Stripes on the way: `next` is the first of them.
     asked: std::ops::Range<u64>,
     next: u64,
+    /// Whether those on the way were checked by the holder.
+    check: bool,
 }
 
 impl RemoteReader {
     fn ask_ahead(&mut self) -> Result<(), Error> {
         while self.asked.end < self.info.stripes && self.asked.end - self.next < 2 * WINDOW {
             let count = WINDOW.min(self.info.stripes - self.asked.end);
-            self.channel.tell(&Request::Read { start: self.asked.end, count })?;
+            let start = self.asked.end;
+            self.channel.tell(&Request::Read { start, count, check: self.check })?;
             self.asked.end += count;
         }
         Ok(())
@@ -403,11 +410,23 @@ impl ShareReader for RemoteReader {
     }
 
     fn read(&mut self, number: u64) -> Result<Chunk, Error> {
+        self.stripe(number, true)
+    }
+
+    fn read_unchecked(&mut self, number: u64) -> Result<Chunk, Error> {
+        self.stripe(number, false)
+    }
+}
+
+impl RemoteReader {
+    fn stripe(&mut self, number: u64, check: bool) -> Result<Chunk, Error> {
         if number >= self.info.stripes {
             return Err(Error::Corrupt { id: self.info.id.clone(), stripe: number });
         }
-        // Out of order: what is on the way comes first.
-        while self.next != number && self.next < self.asked.end {
+        let turned = self.check != check;
+        self.check = check;
+        // Out of order, or of the other kind: what is on the way comes first.
+        while (self.next != number || turned) && self.next < self.asked.end {
             match self.receive_next() {
                 Ok(_) | Err(Error::Corrupt { .. }) => {}
                 Err(error) => return Err(error),
@@ -447,7 +466,9 @@ impl<'a> Service<'a> {
         request: Request,
     ) -> Result<(), crate::net::Error> {
         let reply = match request {
-            Request::Read { start, count } => return self.send_stripes(connection, start, count),
+            Request::Read { start, count, check } => {
+                return self.send_stripes(connection, start, count, check);
+            }
             Request::Replace { share, stripe } => {
                 let Some(message) = connection.receive()? else { return Ok(()) };
                 let mut chunk = message.payload;
@@ -456,7 +477,7 @@ impl<'a> Service<'a> {
             }
             request => self.simple(request),
         };
-        send_reply(connection, kind::REPLY, &reply.unwrap_or_else(failed))
+        send_reply(connection, kind::REPLY, &reply.unwrap_or_else(|error| failed(&error)))
     }
 
     fn simple(&mut self, request: Request) -> Result<Reply, Error> {
@@ -509,7 +530,7 @@ impl<'a> Service<'a> {
             }
             Err(error) => {
                 self.writer = None;
-                send_reply(connection, kind::REPLY, &failed(error))
+                send_reply(connection, kind::REPLY, &failed(&error))
             }
         }
     }
@@ -519,6 +540,7 @@ impl<'a> Service<'a> {
         connection: &mut Connection,
         start: u64,
         count: u64,
+        check: bool,
     ) -> Result<(), crate::net::Error> {
         let Some(reader) = self.reader.as_mut() else {
             return send_reply(connection, kind::DAMAGED, &out_of_turn());
@@ -531,17 +553,18 @@ impl<'a> Service<'a> {
             self.expected = info.stripes;
         }
         for number in start..end {
-            match reader.read(number) {
+            let stripe = if check { reader.read(number) } else { reader.read_unchecked(number) };
+            match stripe {
                 Ok(stripe) => connection.send_chunk(kind::STRIPE, stripe)?,
-                Err(error) => send_reply(connection, kind::DAMAGED, &failed(error))?,
+                Err(error) => send_reply(connection, kind::DAMAGED, &failed(&error))?,
             }
         }
         Ok(())
     }
 }
 
-fn failed(error: Error) -> Reply {
-    Reply::Failed(Failure::of_store(&error))
+fn failed(error: &Error) -> Reply {
+    Reply::Failed(Failure::of_store(error))
 }
 
 fn out_of_turn() -> Reply {
