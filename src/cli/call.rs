@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::deposit::{ReadLayout, roles, stage_table};
-use super::{Context, Error, Outcome, file_error};
+use super::{Context, Error, Outcome, content_error, file_error};
+use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
 use crate::flow::Meters;
@@ -51,6 +52,9 @@ pub struct Arguments {
     /// Write the alignments as well
     #[arg(long, value_name = "BAM")]
     bam: Option<PathBuf>,
+    /// Write quality figures into this folder: tables that MultiQC finds, and JSON
+    #[arg(long, value_name = "DIR")]
+    metrics: Option<PathBuf>,
     /// Name of an engine of the configuration instead of the native one
     #[arg(long)]
     engine: Option<String>,
@@ -63,6 +67,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         let what = format!("{} is neither FASTQ nor BAM nor CRAM", other.path.display());
         return Err(Error::Check { what, fault: Fault::Data }.into());
     }
+    let watch = Stopwatch::start();
     let regions = arguments.regions.as_deref().map(read_regions).transpose()?;
     let loaded = LoadedReference::read(&ReferenceSettings {
         name: arguments.reference.display().to_string(),
@@ -75,6 +80,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Some(name) => loaded.engine(name, threads, &context.settings()?.engine.external)?,
         None => loaded.engine("native", threads, &[])?,
     };
+    let loading_seconds = watch.elapsed().as_secs_f64();
     let meters = Meters::default();
     let _progress = context.progress("call", &meters);
     let analyse = Analyse {
@@ -110,6 +116,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let mut index = arguments.output.clone().into_os_string();
     index.push(".tbi");
     write_whole(Path::new(&index), &calls.tabix)?;
+    if let Some(folder) = &arguments.metrics {
+        super::metrics::write(folder, &report, loading_seconds)?;
+    }
     context.out.result("call", &report, || {
         format!(
             "{}: {} records from {} reads ({:.2} % mapped, {:.2} % duplicates)\n{} of FASTQ in \
@@ -144,7 +153,7 @@ fn command_line(arguments: &Arguments) -> String {
 /// Reads a BED file.
 pub fn read_regions(path: &Path) -> Result<Regions, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(bed::read(BufReader::new(file))?)
+    Ok(bed::read(BufReader::new(file)).map_err(content_error(path))?)
 }
 
 /// Writes a file that appears whole or not at all.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::call::read_regions;
+use super::call::{read_regions, write_whole};
+use super::happy;
 use super::output::Table;
-use super::{Context, Outcome, file_error};
+use super::{Context, Outcome, content_error, file_error};
 use crate::engine::compare::{Comparison, compare};
-use crate::genome::{Reference, Variant, vcf};
+use crate::genome::{Reference, Variant, bgzf, vcf};
 
 /// Arguments of `dsgd compare`.
 #[derive(Args)]
@@ -31,6 +32,12 @@ pub struct Arguments {
     /// Count calls of at least this QUAL only
     #[arg(long, default_value_t = 0.0)]
     min_quality: f32,
+    /// Write counts as hap.py does (its FILE.summary.csv, which MultiQC finds by that ending)
+    #[arg(long, value_name = "CSV")]
+    summary: Option<PathBuf>,
+    /// Write every record that does not agree; compressed if the name ends in .gz
+    #[arg(long, value_name = "VCF")]
+    disagreements: Option<PathBuf>,
     /// Copies of each contig
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     ploidy: u8,
@@ -39,21 +46,34 @@ pub struct Arguments {
 /// Runs `dsgd compare`.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let file = File::open(&arguments.reference).map_err(file_error(&arguments.reference))?;
-    let reference = Reference::read_fasta(BufReader::new(file))?;
+    let reference =
+        Reference::read_fasta(BufReader::new(file)).map_err(content_error(&arguments.reference))?;
     let regions = read_regions(&arguments.regions)?;
     let truth = read(&arguments.truth, &reference)?;
     let mut calls = read(&arguments.calls, &reference)?;
-    calls.retain(|call| {
-        (arguments.all || call.filters.is_empty()) && call.quality >= arguments.min_quality
-    });
-    let comparison = compare(&reference, &truth, &calls, &regions, arguments.ploidy);
+    calls.retain(|call| call.quality >= arguments.min_quality);
+    let of = |calls: &[Variant]| compare(&reference, &truth, calls, &regions, arguments.ploidy);
+    let passing = of(&calls);
+    calls.iter_mut().for_each(|call| call.filters.clear());
+    let needs_all = arguments.all || arguments.summary.is_some();
+    let all = if needs_all { of(&calls) } else { Comparison::default() };
+    if let Some(path) = &arguments.summary {
+        write_whole(path, happy::summary(&all, &passing).as_bytes())?;
+    }
+    let comparison = if arguments.all { all } else { passing };
+    if let Some(path) = &arguments.disagreements {
+        let text = happy::disagreements(&comparison, &reference);
+        let packed = path.extension().is_some_and(|extension| extension == "gz");
+        let bytes = if packed { bgzf::compress(text.as_bytes(), 6) } else { text.into_bytes() };
+        write_whole(path, &bytes)?;
+    }
     context.out.result("compare", &comparison, || accuracy_table(&comparison));
     Ok(())
 }
 
 fn read(path: &Path, reference: &Reference) -> Result<Vec<Variant>, Box<dyn crate::base::Faulty>> {
     let file = File::open(path).map_err(file_error(path))?;
-    Ok(vcf::read_variants(BufReader::new(file), reference)?)
+    Ok(vcf::read_variants(BufReader::new(file), reference).map_err(content_error(path))?)
 }
 
 /// Accuracy by class.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::call::write_whole;
-use super::{Context, Error, Outcome, file_error};
+use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::{ByteCount, Clock, Fault};
 use crate::disclosure::{FilterOptions, Right, filter};
 
@@ -35,7 +35,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let threads = arguments.threads.filter(|threads| *threads > 0).unwrap_or(cores);
     let mut permitted = Vec::new();
     let options = FilterOptions { threads, ..FilterOptions::default() };
-    let report = filter(input, &permit, &options, &mut permitted)?;
+    let report =
+        filter(input, &permit, &options, &mut permitted).map_err(content_error(&arguments.vcf))?;
     write_whole(&arguments.output, &permitted)?;
     context.out.result("filter", &report, || {
         format!(

@@ -8,9 +8,11 @@ mod demo;
 mod deposit;
 mod doctor;
 mod filter;
+mod happy;
 mod index;
 mod keys;
 mod manual;
+mod metrics;
 pub mod output;
 mod progress;
 mod run;
@@ -171,24 +173,39 @@ impl Context {
 
 /// Runs the program with these arguments.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are answers, everything else is a mistake.
-            let answered =
-                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            let _ = error.print();
-            return if answered { ExitCode::SUCCESS } else { Fault::Usage.exit_code().into() };
-        }
+        Err(error) => return misspoken(&arguments, &error),
     };
     let context = Context { out: Output::new(cli.global.json), global: cli.global };
-    match dispatch(&context, cli.command) {
+    let printed = || {
+        let what = "writing to standard output".into();
+        context.out.finish().map_err(|_| Error::Check { what, fault: Fault::Disk }.into())
+    };
+    match dispatch(&context, cli.command).and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             context.out.error(&*error);
             error.fault().exit_code().into()
         }
     }
+}
+
+/// Help and version are answers, everything else is a mistake.
+fn misspoken(arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    let answered = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // Who cannot be told cannot be told that either.
+    let _ = error.print();
+    if answered {
+        return ExitCode::SUCCESS;
+    }
+    let code = Fault::Usage.exit_code();
+    let asked = arguments.iter().any(|argument| argument == "--json");
+    let message = error.to_string();
+    let first = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Output::new(asked).refusal(&serde_json::json!({"message": first, "exit": code}));
+    code.into()
 }
 
 fn dispatch(context: &Context, command: Command) -> Outcome {
@@ -224,6 +241,18 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// What a file holds cannot be used.
+    #[error("{}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Whose fault that is.
+        fault: Fault,
+        /// What can be done.
+        hint: Option<String>,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
@@ -242,12 +271,26 @@ impl Faulty for Error {
         match self {
             Error::File { source, .. } => Fault::of_io(source),
             Error::Usage(_) => Fault::Usage,
-            Error::Check { fault, .. } => *fault,
+            Error::Content { fault, .. } | Error::Check { fault, .. } => *fault,
         }
+    }
+
+    fn hint(&self) -> Option<String> {
+        if let Error::Content { hint, .. } = self { hint.clone() } else { None }
     }
 }
 
 /// Makes an error that names the file.
 pub(crate) fn file_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> Error + '_ {
     |source| Error::File { path: path.into(), source }
+}
+
+/// Makes an error that names the file whose content is at fault.
+pub(crate) fn content_error<E: Faulty>(path: &std::path::Path) -> impl Fn(E) -> Error + '_ {
+    |error| Error::Content {
+        path: path.into(),
+        fault: error.fault(),
+        hint: error.hint(),
+        source: Box::new(error),
+    }
 }

@@ -1,6 +1,7 @@
 //! The only writer to standard output: text for people, or one JSON document.
 
-use std::io::{self, IsTerminal, Write};
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -13,12 +14,13 @@ const SCHEMA: u32 = 1;
 /// Standard output.
 pub struct Output {
     json: bool,
+    failure: RefCell<Option<io::Error>>,
 }
 
 impl Output {
     /// An output that prints JSON, or text.
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, failure: RefCell::new(None) }
     }
 
     /// Whether it prints JSON.
@@ -36,9 +38,21 @@ impl Output {
         }
     }
 
-    /// Prints text as it is. A reader that went away is no error.
+    /// Prints text as it is. A reader that went away is no error; other failures are kept for
+    /// [`finish`](Self::finish).
     pub fn text(&self, text: &str) {
-        let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+        let mut out = io::stdout();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if let Err(error) = written
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            self.failure.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// Ends with what went wrong in printing, if anything did.
+    pub fn finish(&self) -> io::Result<()> {
+        self.failure.borrow_mut().take().map_or(Ok(()), Err)
     }
 
     /// Prints why a verb failed: to standard error, and as JSON where that was asked for.
@@ -54,15 +68,19 @@ impl Output {
             cause = error.source();
         }
         let (message, hint, code) = (error.to_string(), error.hint(), error.fault().exit_code());
-        if self.json {
-            let error = json!({"message": message, "causes": causes, "help": hint, "exit": code});
-            let document = json!({"schema": SCHEMA, "ok": false, "error": error});
-            self.text(&format!("{document:#}\n"));
-        }
+        self.refusal(&json!({"message": message, "causes": causes, "help": hint, "exit": code}));
         eprintln!("error: {message}");
         causes.iter().for_each(|cause| eprintln!("  caused by: {cause}"));
         if let Some(hint) = hint {
             eprintln!("  hint: {hint}");
+        }
+    }
+
+    /// Prints an error as JSON, where that was asked for.
+    pub fn refusal(&self, error: &serde_json::Value) {
+        if self.json {
+            let document = json!({"schema": SCHEMA, "ok": false, "error": error});
+            self.text(&format!("{document:#}\n"));
         }
     }
 }

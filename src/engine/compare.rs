@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::metrics::VariantMetrics;
 use crate::genome::{Reference, Regions, Variant};
 use sweep::Sweep;
 
@@ -30,6 +31,14 @@ pub struct Score {
     pub false_calls: u64,
     /// Missed truth records whose allele was called, with another genotype.
     pub genotype_errors: u64,
+    /// False calls at a missed truth record, with none of its alleles.
+    pub allele_errors: u64,
+    /// Calls outside of the regions, which nothing is known about.
+    pub unknown: u64,
+    /// Truth records by kind.
+    pub truth_kinds: VariantMetrics,
+    /// Calls in and outside of the regions by kind.
+    pub call_kinds: VariantMetrics,
     /// True calls of all calls, 0 to 1; 1 without any call.
     pub precision: f64,
     /// Found records of all truth records, 0 to 1; 1 without any.
@@ -49,15 +58,34 @@ impl Score {
         self.f1 = if sum > 0.0 { 2.0 * self.precision * self.recall / sum } else { 0.0 };
     }
 
-    fn count(&mut self, from_truth: bool, matched: bool, genotype_error: bool) {
-        match (from_truth, matched) {
-            (true, true) => self.found += 1,
-            (true, false) => self.missed += 1,
-            (false, true) => self.true_calls += 1,
-            (false, false) => self.false_calls += 1,
+    fn count(&mut self, record: &Record<'_>, matched: bool, error: Option<ErrorKind>) {
+        let kinds = if record.from_truth { &mut self.truth_kinds } else { &mut self.call_kinds };
+        if record.counted || !record.from_truth {
+            kinds.add(record.variant);
         }
-        self.genotype_errors += u64::from(from_truth && genotype_error);
+        match (record.counted, record.from_truth, matched) {
+            (false, true, _) => {}
+            (false, false, _) => self.unknown += 1,
+            (true, true, true) => self.found += 1,
+            (true, true, false) => self.missed += 1,
+            (true, false, true) => self.true_calls += 1,
+            (true, false, false) => self.false_calls += 1,
+        }
+        let (counted, truth) = (record.counted, record.from_truth);
+        let genotype = counted && truth && error == Some(ErrorKind::Genotype);
+        self.genotype_errors += u64::from(genotype);
+        let allele = counted && !truth && error == Some(ErrorKind::Allele);
+        self.allele_errors += u64::from(allele);
     }
+}
+
+/// How near a record is to one of the other set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorKind {
+    /// It has an allele of it.
+    Genotype,
+    /// It lies at the same place.
+    Allele,
 }
 
 /// One record that does not agree, for looking at.
@@ -165,6 +193,10 @@ impl<'a> Record<'a> {
         self.edits.iter().flatten().map(change).max().unwrap_or(0)
     }
 
+    fn meets(&self, other: &Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+
     fn shares_allele(&self, other: &Self) -> bool {
         self.edits.iter().flatten().any(|edit| other.edits.iter().flatten().any(|o| o == edit))
     }
@@ -200,14 +232,7 @@ fn edit(variant: &Variant, allele: u8) -> Option<Edit> {
 
 fn tally(contig: &str, records: &[Record<'_>], matched: &[bool], comparison: &mut Comparison) {
     for (index, record) in records.iter().enumerate() {
-        if !record.counted {
-            continue;
-        }
-        let near = records.iter().enumerate().skip(index.saturating_sub(16)).take(33);
-        let genotype_error = !matched[index]
-            && near.into_iter().any(|(at, other)| {
-                !matched[at] && other.from_truth != record.from_truth && other.shares_allele(record)
-            });
+        let error = if matched[index] { None } else { error_kind(records, matched, index) };
         let class = match record.length_change() {
             0 => None,
             1..=5 => Some("1-5"),
@@ -216,14 +241,28 @@ fn tally(contig: &str, records: &[Record<'_>], matched: &[bool], comparison: &mu
             _ => Some("51+"),
         };
         let total = if class.is_some() { &mut comparison.indel } else { &mut comparison.snp };
-        total.count(record.from_truth, matched[index], genotype_error);
+        total.count(record, matched[index], error);
         if let Some(score) = class.and_then(|class| comparison.indel_by_length.get_mut(class)) {
-            score.count(record.from_truth, matched[index], genotype_error);
+            score.count(record, matched[index], error);
         }
-        if !matched[index] {
+        if record.counted && !matched[index] {
+            let genotype_error = error == Some(ErrorKind::Genotype);
             comparison.disagreements.push(disagreement(contig, record, genotype_error));
         }
     }
+}
+
+/// How near an unmatched record is to unmatched ones of the other set.
+fn error_kind(records: &[Record<'_>], matched: &[bool], index: usize) -> Option<ErrorKind> {
+    let record = &records[index];
+    let near = || {
+        let near = records.iter().zip(matched).skip(index.saturating_sub(16)).take(33);
+        near.filter(|(other, matched)| !**matched && other.from_truth != record.from_truth)
+    };
+    if near().any(|(other, _)| other.shares_allele(record)) {
+        return Some(ErrorKind::Genotype);
+    }
+    near().any(|(other, _)| other.meets(record)).then_some(ErrorKind::Allele)
 }
 
 fn disagreement(contig: &str, record: &Record<'_>, genotype_error: bool) -> Disagreement {
@@ -390,5 +429,21 @@ mod tests {
             proptest::prop_assert_eq!(comparison.snp.missed + comparison.indel.missed, 0);
             proptest::prop_assert_eq!(comparison.snp.false_calls + comparison.indel.false_calls, 0);
         }
+    }
+
+    #[test]
+    fn calls_elsewhere_are_unknown_and_other_alleles_are_told_apart() {
+        let reference = reference(GENOME);
+        let inside = [Region { contig: "c".into(), start: 0, end: 30 }].into_iter().collect();
+        let truth = [variant(4, "T", "C", &[0, 1]), variant(8, "A", "C", &[0, 1])];
+        let calls = [
+            variant(4, "T", "G", &[0, 1]),
+            variant(8, "A", "C", &[1, 1]),
+            variant(40, "T", "C", &[1, 1]),
+        ];
+        let found = compare(&reference, &truth, &calls, &inside, 2).snp;
+        assert_eq!(counts(&found), [0, 2, 0, 2, 1]);
+        assert_eq!((found.allele_errors, found.unknown), (1, 1));
+        assert_eq!((found.truth_kinds.heterozygous, found.call_kinds.homozygous), (2, 2));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod external;
+pub mod metrics;
 pub mod native;
 
 use std::io::Write;
@@ -45,6 +46,8 @@ pub struct CallReport {
     pub vcf_bytes: u64,
     /// The tabix index of the VCF (a `.tbi` file's content).
     pub tabix: Vec<u8>,
+    /// Quality of the sample, where the engine counts it.
+    pub metrics: Option<metrics::Metrics>,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.

@@ -11,6 +11,7 @@ use super::Error;
 use super::intake::{self, Source};
 use crate::base::SampleName;
 use crate::base::clock::Stopwatch;
+use crate::engine::metrics::Metrics;
 use crate::engine::{CallReport, CallRequest, Engine};
 use crate::flow::{Meters, StageReport, limiting_stage};
 use crate::genome::{Reference, Regions};
@@ -66,6 +67,9 @@ pub struct AnalyseReport {
     pub limiting_stage: String,
     /// What every stage did.
     pub stages: Vec<StageReport>,
+    /// Quality of the sample, where the engine counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// What the operator should know.
     pub notices: Vec<String>,
     /// Key bytes used on each link.
@@ -137,6 +141,7 @@ impl Analyse<'_> {
             limiting_stage: limiting_stage(&stages)
                 .map_or_else(String::new, |stage| stage.stage.clone()),
             stages,
+            metrics: report.metrics,
             notices: Vec::new(),
             keys: Vec::new(),
         };

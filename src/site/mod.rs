@@ -229,7 +229,17 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A reference or its index cannot be used.
+    /// An index cannot be used.
+    #[error("index {}", path.display())]
+    Index {
+        /// Its file.
+        path: std::path::PathBuf,
+        /// Whether the disk, the data or something else is at fault.
+        fault: Fault,
+        /// The reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A reference cannot be used, or its index not made.
     #[error("reference '{name}'")]
     Reference {
         /// Its name.
@@ -282,7 +292,7 @@ impl Faulty for Error {
                 Fault::Refused
             }
             Error::File { source, .. } => Fault::of_io(source),
-            Error::Reference { fault, .. } => *fault,
+            Error::Reference { fault, .. } | Error::Index { fault, .. } => *fault,
             Error::Digest { .. } => Fault::Integrity,
         }
     }

@@ -64,7 +64,11 @@ impl LoadedReference {
     pub fn read_index(&self, path: &Path) -> Result<Index, Error> {
         let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
         let mut file = BufReader::with_capacity(1 << 20, file);
-        Index::read(&mut file, &self.reference).map_err(|error| self.failed(error))
+        Index::read(&mut file, &self.reference).map_err(|error| Error::Index {
+            path: path.into(),
+            fault: error.fault(),
+            source: Box::new(error),
+        })
     }
 
     fn failed(&self, error: impl Faulty) -> Error {

@@ -14,6 +14,7 @@ mod index_file;
 mod insert;
 mod learn;
 mod map;
+mod metrics;
 mod order;
 mod packed;
 mod pair;

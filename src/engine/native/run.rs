@@ -16,6 +16,7 @@ use super::order::{BIN_BASES, BinMap, Bins, UNPLACED};
 use super::place::{UNMAPPED, aligned};
 use super::record::pack;
 use crate::base::clock::Stopwatch;
+use crate::engine::metrics::{Metrics, RegionMetrics};
 use crate::engine::{CallReport, CallRequest, Engine, Error};
 use crate::flow::{Flow, Meter, Meters, Weigh};
 use crate::genome::vcf::{VcfHeader, VcfWriter};
@@ -34,6 +35,7 @@ struct MappedBatch {
     signatures: Vec<Signature>,
     reads: u64,
     mapped: u64,
+    metrics: Metrics,
 }
 
 impl Weigh for MappedBatch {
@@ -65,6 +67,7 @@ impl Weigh for Stretch {
 struct Called {
     variants: Vec<Variant>,
     duplicates: u64,
+    metrics: RegionMetrics,
 }
 
 impl Weigh for Called {
@@ -83,7 +86,7 @@ pub fn run(
     bam: Option<&mut (dyn Write + Send)>,
 ) -> Result<CallReport, Error> {
     check_reference(engine, request)?;
-    let mut report = CallReport::default();
+    let mut report = CallReport { metrics: Some(Metrics::default()), ..CallReport::default() };
     let keep_names = bam.is_some();
     let order = meters.add("order", 1);
     let (bins, collector) = map_all(engine, request, reads, &order, keep_names, &mut report)?;
@@ -143,6 +146,7 @@ fn map_all(
             batch.signatures.iter().for_each(|&signature| collector.add(signature));
             report.reads += batch.reads;
             report.mapped += batch.mapped;
+            report.metrics.iter_mut().for_each(|metrics| metrics.merge(&batch.metrics));
             order.busy(watch.elapsed());
             order.came_out(batch.packed.len() as u64);
         }
@@ -189,6 +193,7 @@ impl Packer<'_> {
     fn add(&self, read: &AlignedRead, name: &[u8], out: &mut MappedBatch) {
         out.reads += 1;
         out.mapped += u64::from(read.flags & UNMAPPED == 0);
+        out.metrics.add(read);
         if !self.keep_names && read.flags & UNMAPPED != 0 {
             return;
         }
@@ -237,6 +242,7 @@ fn call_all(
     let mut writer = VcfWriter::new(vcf, header, VCF_LEVEL)?;
     let settings = CallSettings { ploidy: request.ploidy };
     let reference = request.reference;
+    let mut metrics = report.metrics.take().unwrap_or_default();
     std::thread::scope(|scope| {
         let work = |stretch: Stretch| {
             let Stretch { contig, start, end } = stretch;
@@ -247,7 +253,8 @@ fn call_all(
             });
             let duplicates = counted.count() as u64;
             let variants = call_region(reference, contig, start, end, &reads, &settings);
-            Ok(Called { variants, duplicates })
+            let metrics = super::metrics::region(reference, contig, start, end, &reads);
+            Ok(Called { variants, duplicates, metrics })
         };
         let stretches = stretches(request, bins).map(Ok);
         let workers = request.threads;
@@ -256,7 +263,9 @@ fn call_all(
         {
             let called = called?;
             report.duplicates += called.duplicates;
+            metrics.merge_region(&called.metrics);
             for variant in &called.variants {
+                metrics.variants.add(variant);
                 writer.write(variant, reference)?;
             }
         }
@@ -266,6 +275,9 @@ fn call_all(
     report.records = summary.records;
     report.vcf_bytes = summary.text_bytes;
     report.tabix = summary.tabix;
+    metrics.duplicates = report.duplicates;
+    metrics.finish(reference, request.regions.as_ref());
+    report.metrics = Some(metrics);
     Ok(())
 }
 
