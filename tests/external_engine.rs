@@ -79,6 +79,7 @@ fn bwa_and_bcftools_find_the_known_variants() {
         sample: "HG002".into(),
         read_groups: vec![group],
         ploidy: 2,
+        haploid: None,
         regions: None,
         threads: 2,
         command_line: "dsgd call".into(),

@@ -383,6 +383,7 @@ impl Bench<'_> {
             reference: &self.loaded.reference,
             reference_path: &self.loaded.path,
             ploidy: 2,
+            haploid: None,
             regions: None,
             threads: self.cores,
             command_line: "dsgd run sample --reference reference".into(),

@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Copies of each contig
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     ploidy: u8,
+    /// Regions with one copy, such as chrX, chrY and chrM of a man
+    #[arg(long, value_name = "BED")]
+    haploid: Option<PathBuf>,
     /// Call in these regions only
     #[arg(long, value_name = "BED")]
     regions: Option<PathBuf>,
@@ -69,6 +72,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     }
     let watch = Stopwatch::start();
     let regions = arguments.regions.as_deref().map(read_regions).transpose()?;
+    let haploid = arguments.haploid.as_deref().map(read_regions).transpose()?;
     let loaded = LoadedReference::read(&ReferenceSettings {
         name: arguments.reference.display().to_string(),
         fasta: arguments.reference.clone(),
@@ -89,6 +93,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         reference: &loaded.reference,
         reference_path: &loaded.path,
         ploidy: arguments.ploidy,
+        haploid,
         regions,
         threads,
         command_line: command_line(arguments),
@@ -142,11 +147,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
 fn command_line(arguments: &Arguments) -> String {
     let short = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let reads: Vec<_> = arguments.reads.iter().map(|path| short(path)).collect();
+    let haploid = arguments.haploid.as_deref().map(|path| format!(" --haploid {}", short(path)));
     format!(
-        "dsgd call --reference {} --reads {} --ploidy {}",
+        "dsgd call --reference {} --reads {} --ploidy {}{}",
         short(&arguments.reference),
         reads.join(" "),
-        arguments.ploidy
+        arguments.ploidy,
+        haploid.unwrap_or_default(),
     )
 }
 

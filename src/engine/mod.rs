@@ -23,6 +23,8 @@ pub struct CallRequest<'a> {
     pub read_groups: Vec<ReadGroup>,
     /// Copies of each contig: 1 or 2.
     pub ploidy: u8,
+    /// Where there is one copy whatever `ploidy` says, such as X, Y and MT of a man.
+    pub haploid: Option<Regions>,
     /// Call only here, when given.
     pub regions: Option<Regions>,
     /// Worker threads. Never changes a byte of output.

@@ -28,6 +28,8 @@ pub struct Analyse<'a> {
     pub reference_path: &'a Path,
     /// Copies of each contig.
     pub ploidy: u8,
+    /// Where there is one copy only.
+    pub haploid: Option<Regions>,
     /// Where to call; everywhere, if not given.
     pub regions: Option<Regions>,
     /// Worker threads.
@@ -113,6 +115,7 @@ impl Analyse<'_> {
             sample: self.sample.to_string(),
             read_groups,
             ploidy: self.ploidy,
+            haploid: self.haploid.clone(),
             regions: self.regions.clone(),
             threads: self.threads,
             command_line: self.command_line.clone(),

@@ -85,6 +85,7 @@ impl Site {
             reference: &loaded.reference,
             reference_path: &loaded.path,
             ploidy,
+            haploid: None,
             regions: None,
             threads: self.threads(),
             command_line: format!("dsgd run {} --reference {}", deposit.name, loaded.name),

@@ -68,6 +68,7 @@ fn run(
             platform: "ILLUMINA".into(),
         }],
         ploidy: 2,
+        haploid: None,
         regions: None,
         threads: 3,
         command_line: "call".into(),

@@ -198,6 +198,7 @@ fn the_whole_engine_takes_its_time() {
         sample: "sample".into(),
         read_groups: vec![group],
         ploidy: 2,
+        haploid: None,
         regions: None,
         threads: 2,
         command_line: "dsgd call".into(),

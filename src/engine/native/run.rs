@@ -240,7 +240,7 @@ fn call_all(
         .with_line("source", format!("dsgd {}", engine.version()))
         .with_line("dsgdCommandLine", request.command_line.clone());
     let mut writer = VcfWriter::new(vcf, header, VCF_LEVEL)?;
-    let settings = CallSettings { ploidy: request.ploidy };
+    let settings = CallSettings { ploidy: request.ploidy, haploid: request.haploid.clone() };
     let reference = request.reference;
     let mut metrics = report.metrics.take().unwrap_or_default();
     std::thread::scope(|scope| {

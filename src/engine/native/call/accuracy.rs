@@ -75,6 +75,7 @@ fn measure(
         sample: "sample".into(),
         read_groups: (0..lanes.len()).map(group).collect(),
         ploidy: 2,
+        haploid: None,
         regions: None,
         threads,
         command_line: "dsgd call".into(),

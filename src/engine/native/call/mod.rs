@@ -28,19 +28,40 @@ use haplotype::{Haplotype, Stretch};
 use likelihood::Model;
 
 use super::AlignedRead;
-use crate::genome::{Reference, Variant};
+use crate::genome::{Reference, Regions, Variant};
 
 /// Settings of the caller that change its answers; part of the provenance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallSettings {
     /// Copies of each contig: 1 or 2.
     pub ploidy: u8,
+    /// Where there is one copy whatever `ploidy` says.
+    pub haploid: Option<Regions>,
 }
 
 impl CallSettings {
+    /// Stretches of `[start, end)` of a contig with the copies they have, in order.
+    fn copies(&self, contig: &str, start: u32, end: u32) -> Vec<(u32, u32, u8)> {
+        let haploid = self.haploid.as_ref().map_or(&[][..], |regions| regions.on(contig));
+        let next = haploid.partition_point(|interval| interval.1 <= start);
+        let mut stretches = Vec::new();
+        let mut at = start;
+        for &(from, to) in haploid[next..].iter().take_while(|interval| interval.0 < end) {
+            if from > at {
+                stretches.push((at, from, self.ploidy));
+            }
+            stretches.push((from.max(start), to.min(end), 1));
+            at = to;
+        }
+        if at < end {
+            stretches.push((at, end, self.ploidy));
+        }
+        stretches
+    }
+
     /// The default settings for this many copies of each contig.
     pub fn new(ploidy: u8) -> Self {
-        Self { ploidy }
+        Self { ploidy, haploid: None }
     }
 }
 
@@ -83,6 +104,9 @@ pub fn call_region(
     if start >= end {
         return Vec::new();
     }
+    let name = &reference.contigs[contig as usize].name;
+    let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
+    let copies = settings.copies(name, low, high);
     let evidence = evidence::prepare(reads, contig, bases);
     let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
     let mut model = Model::default();
@@ -90,7 +114,7 @@ pub fn call_region(
     // An indel's record stands one base before its first event.
     for window in activity::windows(&evidence, bases, start, end + 1) {
         let reads = overlapping(&evidence, &window, longest);
-        call_window(&window, &reads, contig, bases, settings, &mut model, &mut variants);
+        call_window(&window, &reads, contig, bases, &copies, &mut model, &mut variants);
     }
     variants.retain(|variant| (start..end).contains(&variant.position));
     variants.sort_by(|a, b| {
@@ -128,7 +152,7 @@ fn call_window(
     reads: &[&Evidence],
     contig: u32,
     bases: &[u8],
-    settings: &CallSettings,
+    copies: &[(u32, u32, u8)],
     model: &mut Model,
     variants: &mut Vec<Variant>,
 ) {
@@ -149,9 +173,14 @@ fn call_window(
         || window.clipped
         || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
     let testimonies = model.testimonies(reads, stretch, &haplotypes, gapped);
-    let range = window.start..window.end;
-    for site in genotype::sites(stretch, &haplotypes, &testimonies, settings.ploidy, range) {
-        variants.extend(annotate::variant(&site, &testimonies, contig, bases));
+    for &(from, to, ploidy) in copies {
+        let range = window.start.max(from)..window.end.min(to);
+        if range.is_empty() {
+            continue;
+        }
+        for site in genotype::sites(stretch, &haplotypes, &testimonies, ploidy, range) {
+            variants.extend(annotate::variant(&site, &testimonies, contig, bases));
+        }
     }
 }
 

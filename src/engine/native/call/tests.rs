@@ -6,6 +6,7 @@ use super::haplotype::Event;
 use super::{CallSettings, MARGIN, call_region};
 use crate::engine::native::AlignedRead;
 use crate::genome::reference::Contig;
+use crate::genome::region::Region;
 use crate::genome::{Reference, Variant};
 
 const MATCH: u32 = 0;
@@ -197,6 +198,36 @@ fn a_haploid_donor_has_one_allele() {
     assert_eq!(passed.len(), 6, "{:?}", variants.iter().map(short).collect::<Vec<_>>());
     assert!(passed.iter().all(|variant| variant.3 == [1]));
     assert!(variants.iter().all(|variant| variant.likelihoods.len() == 2));
+}
+
+#[test]
+fn haploid_regions_have_one_allele_and_others_two() {
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let haplotypes = donor().map(|events| resolved(bases, events));
+    let reads = reads(bases, &haplotypes, 20);
+    let diploid = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(2));
+    // The second part ends just before a site.
+    let parts = [(2800, 3500), (6500, 7000), (7400, 9000)];
+    let region = |(start, end)| Region { contig: "c".into(), start, end };
+    let haploid = Some(parts.into_iter().map(region).collect());
+    let settings = CallSettings { haploid, ..CallSettings::new(2) };
+    let variants = call_region(&reference, 0, 0, 9000, &reads, &settings);
+    assert_eq!(variants.len(), diploid.len());
+    for (mixed, diploid) in variants.iter().zip(&diploid) {
+        let inside = parts.iter().any(|part| (part.0..part.1).contains(&mixed.position));
+        if inside {
+            assert_eq!((&mixed.genotype[..], mixed.likelihoods.len()), (&[1][..], 2));
+        } else {
+            assert_eq!(mixed, diploid);
+        }
+    }
+    assert_eq!(variants.iter().filter(|variant| variant.genotype.len() == 1).count(), 2);
+    let mut cut = Vec::new();
+    for start in (0..9000).step_by(700) {
+        cut.extend(call_region(&reference, 0, start, start + 700, &reads, &settings));
+    }
+    assert_eq!(cut, variants);
 }
 
 #[test]
