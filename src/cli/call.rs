@@ -10,6 +10,7 @@ use super::deposit::{ReadLayout, roles, stage_table};
 use super::{Context, Error, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
+use crate::engine::Room;
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -51,6 +52,12 @@ pub struct Arguments {
     /// Write the alignments as well
     #[arg(long, value_name = "BAM")]
     bam: Option<PathBuf>,
+    /// Memory for placed reads; those beyond it go encrypted through the scratch folder
+    #[arg(long, value_name = "BYTES", default_value = "4GiB")]
+    memory: ByteCount,
+    /// Folder of the scratch file [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// Name of an engine of the configuration instead of the native one
     #[arg(long)]
     engine: Option<String>,
@@ -75,6 +82,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         Some(name) => loaded.engine(name, threads, &context.settings()?.engine.external)?,
         None => loaded.engine("native", threads, &[])?,
     };
+    let room = Room {
+        memory: arguments.memory,
+        scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
+    };
     let meters = Meters::default();
     let _progress = context.progress("call", &meters);
     let analyse = Analyse {
@@ -86,6 +97,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         regions,
         threads,
         command_line: command_line(arguments),
+        room,
         meters: &meters,
     };
     let create = |path: &Path| StreamWriter::create(path, None);

@@ -23,6 +23,7 @@ mod run;
 mod seed;
 #[cfg(test)]
 mod simulate;
+pub mod spill;
 #[cfg(test)]
 mod tests;
 
