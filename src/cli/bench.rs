@@ -387,6 +387,7 @@ impl Bench<'_> {
             regions: None,
             threads: self.cores,
             command_line: "dsgd run sample --reference reference".into(),
+            room: crate::engine::Room::default(),
             meters: &meters,
         };
         std::thread::scope(|scope| {

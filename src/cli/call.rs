@@ -11,6 +11,7 @@ use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
+use crate::engine::Room;
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -58,6 +59,12 @@ pub struct Arguments {
     /// Write quality figures into this folder: tables that MultiQC finds, and JSON
     #[arg(long, value_name = "DIR")]
     metrics: Option<PathBuf>,
+    /// Memory for placed reads; those beyond it go encrypted through the scratch folder
+    #[arg(long, value_name = "BYTES", default_value = "4GiB")]
+    memory: ByteCount,
+    /// Folder of the scratch file [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// Name of an engine of the configuration instead of the native one
     #[arg(long)]
     engine: Option<String>,
@@ -85,6 +92,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         None => loaded.engine("native", threads, &[])?,
     };
     let loading_seconds = watch.elapsed().as_secs_f64();
+    let room = Room {
+        memory: arguments.memory,
+        scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
+    };
     let meters = Meters::default();
     let _progress = context.progress("call", &meters);
     let analyse = Analyse {
@@ -97,6 +108,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         regions,
         threads,
         command_line: command_line(arguments),
+        room,
         meters: &meters,
     };
     let create = |path: &Path| StreamWriter::create(path, None);

@@ -6,8 +6,9 @@ pub mod metrics;
 pub mod native;
 
 use std::io::Write;
+use std::path::PathBuf;
 
-use crate::base::{Fault, Faulty};
+use crate::base::{ByteCount, Fault, Faulty};
 use crate::flow::{Flow, Meters};
 use crate::genome::{ReadBatch, ReadGroup, Reference, Regions};
 
@@ -31,6 +32,23 @@ pub struct CallRequest<'a> {
     pub threads: usize,
     /// Header line that says how the calls were made; paths shortened.
     pub command_line: String,
+    /// What the engine may hold in memory, and where the rest goes.
+    pub room: Room,
+}
+
+/// How much an engine holds in memory. Never changes a byte of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Most bytes of placed reads in memory; what is beyond is sealed into the scratch folder.
+    pub memory: ByteCount,
+    /// Folder of the scratch file.
+    pub scratch: PathBuf,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { memory: ByteCount(4 << 30), scratch: std::env::temp_dir() }
+    }
 }
 
 /// What came of a call.
@@ -42,6 +60,8 @@ pub struct CallReport {
     pub mapped: u64,
     /// Reads marked as duplicates.
     pub duplicates: u64,
+    /// Bytes of placed reads that memory had no room for and that went through the scratch file.
+    pub spilled_bytes: u64,
     /// Records written, filtered ones too.
     pub records: u64,
     /// Bytes of VCF text before compression.
@@ -94,6 +114,9 @@ pub enum Error {
     /// The index of the engine was made from another reference than the request names.
     #[error("the engine's index belongs to another reference")]
     OtherReference,
+    /// Reads could not be set aside on disk.
+    #[error(transparent)]
+    Spill(#[from] native::spill::Error),
     /// The VCF could not be written.
     #[error(transparent)]
     Vcf(#[from] crate::genome::vcf::Error),
@@ -106,6 +129,7 @@ impl Faulty for Error {
             Error::External(error) => error.fault(),
             Error::Output { .. } => Fault::Disk,
             Error::OtherReference => Fault::Config,
+            Error::Spill(error) => error.fault(),
             Error::Vcf(error) => error.fault(),
         }
     }
@@ -114,6 +138,7 @@ impl Faulty for Error {
         match self {
             Error::Reads(error) => error.hint(),
             Error::External(error) => error.hint(),
+            Error::Spill(error) => error.hint(),
             Error::Vcf(error) => error.hint(),
             Error::Output { .. } | Error::OtherReference => None,
         }

@@ -12,7 +12,7 @@ use super::intake::{self, Source};
 use crate::base::SampleName;
 use crate::base::clock::Stopwatch;
 use crate::engine::metrics::Metrics;
-use crate::engine::{CallReport, CallRequest, Engine};
+use crate::engine::{CallReport, CallRequest, Engine, Room};
 use crate::flow::{Meters, StageReport, limiting_stage};
 use crate::genome::{Reference, Regions};
 
@@ -36,6 +36,8 @@ pub struct Analyse<'a> {
     pub threads: usize,
     /// How the calls are made, for the header.
     pub command_line: String,
+    /// What the engine may hold in memory.
+    pub room: Room,
     /// Counters.
     pub meters: &'a Meters,
 }
@@ -53,6 +55,9 @@ pub struct AnalyseReport {
     pub mapped: u64,
     /// Reads marked as duplicates.
     pub duplicates: u64,
+    /// Bytes of placed reads that went through the engine's scratch file.
+    #[serde(default)]
+    pub spilled_bytes: u64,
     /// Records in the VCF.
     pub records: u64,
     /// Bytes of the reads as FASTQ text.
@@ -119,6 +124,7 @@ impl Analyse<'_> {
             regions: self.regions.clone(),
             threads: self.threads,
             command_line: self.command_line.clone(),
+            room: self.room.clone(),
         };
         let mut vcf = Vec::new();
         let report = self.engine.call(&request, reads, self.meters, &mut vcf, bam)?;
@@ -135,6 +141,7 @@ impl Analyse<'_> {
             reads: report.reads,
             mapped: report.mapped,
             duplicates: report.duplicates,
+            spilled_bytes: report.spilled_bytes,
             records: report.records,
             fastq_bytes,
             vcf_bytes: report.vcf_bytes,

@@ -89,6 +89,7 @@ impl Site {
             regions: None,
             threads: self.threads(),
             command_line: format!("dsgd run {} --reference {}", deposit.name, loaded.name),
+            room: crate::engine::Room::default(),
             meters,
         };
         std::thread::scope(|scope| {

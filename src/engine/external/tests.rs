@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::engine::Room;
 use crate::flow;
 use crate::genome::reads::ReadRange;
 use crate::genome::{ReadGroup, Reference};
@@ -72,6 +73,7 @@ fn run(
         regions: None,
         threads: 3,
         command_line: "call".into(),
+        room: Room::default(),
     };
     let (meters, mut out) = (Meters::default(), Vec::new());
     let reads = Flow::source(&meters, "reads", batches);

@@ -18,7 +18,7 @@ use super::place::{REVERSE, UNMAPPED, aligned};
 use super::{Index, Native};
 use crate::base::Chunk;
 use crate::base::clock::Stopwatch;
-use crate::engine::{CallRequest, Engine};
+use crate::engine::{CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::lanes::{Input, Lane, reads};
 use crate::genome::reads::ReadRange;
@@ -202,6 +202,7 @@ fn the_whole_engine_takes_its_time() {
         regions: None,
         threads: 2,
         command_line: "dsgd call".into(),
+        room: Room::default(),
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, Lane::Pair(one, two))]));

@@ -77,12 +77,13 @@ impl Ballot {
                 }
             }
         }
-        self.gather();
-        (&self.found, left_out)
+        let all = self.gather();
+        // Where places are many, those that were cut off count as so many seeds not looked at.
+        (&self.found, if all { left_out } else { left_out.max(seeds.len() * 3 / 4) })
     }
 
-    /// Joins votes for near diagonals into candidates.
-    fn gather(&mut self) {
+    /// Joins votes for near diagonals into candidates; whether all could be kept.
+    fn gather(&mut self) -> bool {
         self.found.clear();
         if self.votes.iter().any(|&vote| vote != self.votes[0]) {
             self.votes.sort_unstable();
@@ -98,7 +99,9 @@ impl Ballot {
         self.found.sort_unstable_by_key(|candidate| {
             (std::cmp::Reverse(candidate.votes), candidate.diagonal, candidate.reverse)
         });
+        let all = self.found.len() <= CANDIDATES_MAX;
         self.found.truncate(CANDIDATES_MAX);
+        all
     }
 }
 

@@ -63,7 +63,7 @@ const SPARSE_BASES: usize = 14;
 const CLEAR_POINTS: i32 = 10;
 
 /// Doubtful hits of a read that are aligned with gaps.
-const REFINED_MAX: usize = 6;
+const REFINED_MAX: usize = 16;
 
 /// Places of one mate around which the other is looked for.
 const ANCHORS_MAX: usize = 4;

@@ -24,6 +24,7 @@ mod run;
 mod seed;
 #[cfg(test)]
 mod simulate;
+pub mod spill;
 #[cfg(test)]
 mod tests;
 

@@ -1,12 +1,15 @@
 //! Ordering without a global sort: reads are dropped into bins by position as they are placed, and
 //! each bin is put in order when its region is called.
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::aligned::AlignedRead;
 use super::duplicates::Duplicates;
 use super::place::{DUPLICATE, LAST, UNMAPPED};
 use super::record::Packed;
+use super::spill::{self, Extent, Spill};
+use crate::base::ByteCount;
+use crate::engine::Room;
 use crate::genome::Reference;
 
 /// Width of a bin, which is also that of the regions that are called at once.
@@ -17,6 +20,9 @@ pub const UNPLACED: usize = 0;
 
 const BLOCK_BYTES_MIN: usize = 1 << 10;
 const BLOCK_BYTES_MAX: usize = 1 << 18;
+
+/// Blocks of a bin that are sealed as one extent.
+const EXTENT_BLOCKS: usize = 64;
 
 /// Where bins begin: 0 holds what is unplaced, then each contig has its own.
 #[derive(Clone, Debug)]
@@ -53,21 +59,51 @@ impl BinMap {
 pub struct Bins {
     map: BinMap,
     blocks: Vec<Vec<Vec<u8>>>,
+    /// What of each bin is in the scratch file.
+    extents: Vec<Vec<Extent>>,
+    /// Bytes of all blocks in memory.
+    held: u64,
+    room: Room,
+    spill: Option<Spill>,
+}
+
+/// A bin's packed reads, those of the scratch file first.
+struct Loaded<'a> {
+    spilled: Vec<Zeroizing<Vec<u8>>>,
+    blocks: &'a [Vec<u8>],
+}
+
+impl Loaded<'_> {
+    fn packed(&self) -> impl Iterator<Item = Packed<'_>> {
+        let blocks = self.spilled.iter().map(|bytes| &bytes[..]);
+        blocks.chain(self.blocks.iter().map(|block| &block[..])).flat_map(|block| {
+            let mut rest = block;
+            std::iter::from_fn(move || {
+                let (packed, behind) = Packed::split(rest)?;
+                rest = behind;
+                Some(packed)
+            })
+        })
+    }
 }
 
 impl Bins {
-    /// Empty bins.
-    pub fn new(map: BinMap) -> Self {
-        let blocks = vec![Vec::new(); map.count()];
-        Self { map, blocks }
+    /// Empty bins that keep to `room`.
+    pub fn new(map: BinMap, room: Room) -> Self {
+        let count = map.count();
+        let (blocks, extents) = (vec![Vec::new(); count], vec![Vec::new(); count]);
+        Self { map, blocks, extents, held: 0, room, spill: None }
     }
 
-    /// Adds one packed read to a bin.
-    pub fn add(&mut self, bin: usize, packed: &[u8]) {
+    /// Adds one packed read to a bin; writes all bins to the scratch file when memory has run out.
+    ///
+    /// Errors: the scratch file's.
+    pub fn add(&mut self, bin: usize, packed: &[u8]) -> Result<(), spill::Error> {
         let blocks = &mut self.blocks[bin];
         match blocks.last_mut() {
             Some(block) if block.capacity() - block.len() >= packed.len() => {
                 block.extend_from_slice(packed);
+                return Ok(());
             }
             last => {
                 // Blocks never grow, so no copy is left behind in freed memory; each is twice the
@@ -76,27 +112,51 @@ impl Bins {
                 let size = size.clamp(packed.len(), BLOCK_BYTES_MAX.max(packed.len()));
                 let mut block = Vec::with_capacity(size);
                 block.extend_from_slice(packed);
+                self.held += block.capacity() as u64;
                 blocks.push(block);
             }
         }
+        if self.held > self.room.memory.0 { self.set_aside() } else { Ok(()) }
+    }
+
+    /// Writes all bins to the scratch file.
+    fn set_aside(&mut self) -> Result<(), spill::Error> {
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            none => none.insert(Spill::new(&self.room.scratch)?),
+        };
+        for (blocks, extents) in self.blocks.iter_mut().zip(&mut self.extents) {
+            // A bin of reads without a place may be larger than all others.
+            for part in blocks.chunks(EXTENT_BLOCKS) {
+                extents.push(spill.add(part)?);
+            }
+            blocks.drain(..).for_each(|mut block| block.zeroize());
+        }
+        self.held = 0;
+        spill.flush()
+    }
+
+    /// Bytes in the scratch file.
+    pub fn spilled(&self) -> ByteCount {
+        ByteCount(self.spill.as_ref().map_or(0, Spill::bytes))
     }
 
     /// Reads that overlap `[start, end)` of a contig, in order of position, template and mate.
     ///
     /// Reads span less than a bin, so those that overlap begin in the bins of the range or the one
-    /// before.
+    /// before. Errors: the scratch file's.
     pub fn overlapping(
         &self,
         contig: u32,
         start: u32,
         end: u32,
         duplicates: &Duplicates,
-    ) -> Vec<AlignedRead> {
+    ) -> Result<Vec<AlignedRead>, spill::Error> {
         let mut reads = Vec::new();
         let first = self.map.bin(contig, start.saturating_sub(BIN_BASES));
         let last = self.map.bin(contig, end.saturating_sub(1)).min(self.last_bin(contig));
         for bin in first..=last {
-            for packed in self.packed(bin) {
+            for packed in self.load(bin)?.packed() {
                 let position = packed.position();
                 let overlaps = position < end && position + packed.span() > start;
                 if overlaps && packed.flags() & UNMAPPED == 0 {
@@ -105,23 +165,29 @@ impl Bins {
             }
         }
         reads.sort_unstable_by_key(order_of);
-        reads
+        Ok(reads)
     }
 
     /// Whether any read begins in the bins that [`overlapping`](Self::overlapping) looks at.
     pub fn any_near(&self, contig: u32, start: u32, end: u32) -> bool {
         let first = self.map.bin(contig, start.saturating_sub(BIN_BASES));
         let last = self.map.bin(contig, end.saturating_sub(1)).min(self.last_bin(contig));
-        self.blocks[first..=last].iter().any(|blocks| !blocks.is_empty())
+        (first..=last).any(|bin| !self.blocks[bin].is_empty() || !self.extents[bin].is_empty())
     }
 
     /// All reads of a bin in order, with their names.
-    pub fn ordered(&self, bin: usize, duplicates: &Duplicates) -> Vec<(AlignedRead, &[u8])> {
-        let named = |packed: Packed<'_>| marked(&packed, duplicates);
-        let mut reads: Vec<_> =
-            self.packed(bin).map(|packed| (named(packed), packed.name())).collect();
+    ///
+    /// Errors: the scratch file's.
+    pub fn ordered(
+        &self,
+        bin: usize,
+        duplicates: &Duplicates,
+    ) -> Result<Vec<(AlignedRead, Vec<u8>)>, spill::Error> {
+        let loaded = self.load(bin)?;
+        let named = |packed: Packed<'_>| (marked(&packed, duplicates), packed.name().to_vec());
+        let mut reads: Vec<_> = loaded.packed().map(named).collect();
         reads.sort_unstable_by_key(|(read, _)| order_of(read));
-        reads
+        Ok(reads)
     }
 
     /// Number of bins.
@@ -134,15 +200,14 @@ impl Bins {
         next.unwrap_or(self.map.count).saturating_sub(1)
     }
 
-    fn packed(&self, bin: usize) -> impl Iterator<Item = Packed<'_>> {
-        self.blocks[bin].iter().flat_map(|block| {
-            let mut rest = &block[..];
-            std::iter::from_fn(move || {
-                let (packed, behind) = Packed::split(rest)?;
-                rest = behind;
-                Some(packed)
-            })
-        })
+    fn load(&self, bin: usize) -> Result<Loaded<'_>, spill::Error> {
+        let mut spilled = Vec::with_capacity(self.extents[bin].len());
+        if let Some(spill) = &self.spill {
+            for extent in &self.extents[bin] {
+                spilled.push(spill.read(extent)?);
+            }
+        }
+        Ok(Loaded { spilled, blocks: &self.blocks[bin] })
     }
 }
 
@@ -192,9 +257,19 @@ mod tests {
 
     #[test]
     fn a_region_gets_the_reads_that_overlap_it_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for memory in [u64::MAX, 20_000, 0] {
+            let room = Room { memory: ByteCount(memory), scratch: folder.path().into() };
+            check_regions(room);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+
+    fn check_regions(room: Room) {
+        let spills = room.memory.0 < u64::MAX;
         let reference = reference_of(&[vec![0; 100_000], vec![0; 40_000]]);
         let map = BinMap::new(&reference);
-        let mut bins = Bins::new(map.clone());
+        let mut bins = Bins::new(map.clone(), room);
         let mut random = Random::new(2);
         let mut all = Vec::new();
         for template in 0..3000 {
@@ -205,8 +280,9 @@ mod tests {
         for read in &all {
             let mut bytes = Vec::new();
             pack(read, b"name", &mut bytes);
-            bins.add(map.bin(read.contig, read.position), &bytes);
+            bins.add(map.bin(read.contig, read.position), &bytes).unwrap();
         }
+        assert_eq!(bins.spilled().0 > 0, spills);
         all.sort_by_key(|read| (read.position, read.template));
         let duplicates = Collector::new().mark(1);
         for (contig, start, end) in [
@@ -216,7 +292,7 @@ mod tests {
             (1, 0, 40_000),
             (1, 32_800, 32_801),
         ] {
-            let found = bins.overlapping(contig, start, end, &duplicates);
+            let found = bins.overlapping(contig, start, end, &duplicates).unwrap();
             let overlaps = |read: &&AlignedRead| {
                 read.contig == contig && read.position < end && read.position + 100 > start
             };

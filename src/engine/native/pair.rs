@@ -1,7 +1,6 @@
 //! Choosing among the hits of a template: the best place, whether its mates belong together, and
 //! how sure that is.
 
-use super::candidate::GAP_BASES_MAX;
 use super::extend::Hit;
 use super::insert::InsertModel;
 
@@ -39,6 +38,10 @@ const RIVAL_POINTS: i32 = 5;
 
 /// Points that a read would get by chance somewhere: the second best when there is none.
 const CHANCE_POINTS: i32 = 19;
+
+/// Distance of ends below which two hits are one place: less than the period of most tandem
+/// repeats that matter, whose copies are places of their own.
+const SAME_BASES: u32 = 12;
 
 /// Fewest points of a read that counts as placed.
 pub fn score_min(length: usize) -> i32 {
@@ -163,9 +166,10 @@ fn standing(hits: &[Hit], chosen: usize, totals: &(impl Iterator<Item = i32> + C
     Standing { lead: total - bar, rivals, alone: second.is_none() }
 }
 
+/// Whether two hits are one place aligned in two ways: a gap may have moved one of the ends.
 fn same_place(a: &Hit, b: &Hit) -> bool {
     a.reverse == b.reverse
-        && (a.start.abs_diff(b.start) <= GAP_BASES_MAX || a.end.abs_diff(b.end) <= GAP_BASES_MAX)
+        && (a.start.abs_diff(b.start) <= SAME_BASES || a.end.abs_diff(b.end) <= SAME_BASES)
 }
 
 impl Standing {
@@ -174,10 +178,11 @@ impl Standing {
             return 0;
         }
         let crowd = if self.rivals > 1 { (4.343 * f64::from(self.rivals).ln()) as i32 } else { 0 };
-        // Places that only common seeds name were not looked at: trust is half where all are.
-        let seen = if left_out > 128 { 384 - left_out as i32 } else { 256 };
-        let quality = (PHRED_PER_POINT * self.lead).min(QUALITY_MAX + crowd) - crowd;
-        (quality.clamp(0, QUALITY_MAX) * seen / 256) as u8
+        // Places that only common seeds name were not looked at: one of them may be better than
+        // the second best, so that a lead says less the more seeds were left out.
+        let seen = if left_out > 128 { 448 - 3 * left_out as i32 / 2 } else { 256 };
+        let lead = PHRED_PER_POINT * self.lead * seen / 256;
+        (lead.min(QUALITY_MAX + crowd) - crowd).clamp(0, QUALITY_MAX) as u8
     }
 }
 

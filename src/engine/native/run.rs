@@ -18,7 +18,7 @@ use super::record::pack;
 use crate::base::clock::Stopwatch;
 use crate::engine::metrics::{Metrics, RegionMetrics};
 use crate::engine::{CallReport, CallRequest, Engine, Error};
-use crate::flow::{Flow, Meter, Meters, Weigh};
+use crate::flow::{self, Flow, Meter, Meters, Weigh};
 use crate::genome::vcf::{VcfHeader, VcfWriter};
 use crate::genome::{ReadBatch, Variant};
 
@@ -95,8 +95,7 @@ pub fn run(
     order.busy(watch.elapsed());
     if let Some(bam) = bam {
         let watch = Stopwatch::start();
-        write_bam(engine, request, &bins, &duplicates, bam)
-            .map_err(|source| Error::Output { what: "the alignments", source })?;
+        write_bam(engine, request, &bins, &duplicates, bam)?;
         meters.add("bam", 1).busy(watch.elapsed());
     }
     call_all(engine, request, &bins, &duplicates, meters, vcf, &mut report)?;
@@ -123,7 +122,7 @@ fn map_all(
     let mapper = Arc::new(Mapper::new(engine.index.clone()));
     let model = Arc::new(OnceLock::new());
     let map = BinMap::new(request.reference);
-    let mut bins = Bins::new(map.clone());
+    let mut bins = Bins::new(map.clone(), request.room.clone());
     let mut collector = Collector::new();
     let libraries = libraries(request);
     let learn = Learn::new(mapper.clone(), model.clone());
@@ -140,7 +139,7 @@ fn map_all(
             let mut rest = &batch.packed[..];
             for &(bin, bytes) in &batch.pieces {
                 let (packed, behind) = rest.split_at(bytes as usize);
-                bins.add(bin as usize, packed);
+                bins.add(bin as usize, packed)?;
                 rest = behind;
             }
             batch.signatures.iter().for_each(|&signature| collector.add(signature));
@@ -150,6 +149,7 @@ fn map_all(
             order.busy(watch.elapsed());
             order.came_out(batch.packed.len() as u64);
         }
+        report.spilled_bytes = bins.spilled().0;
         Ok((bins, collector))
     })
 }
@@ -217,14 +217,15 @@ fn write_bam(
     bins: &Bins,
     duplicates: &Duplicates,
     out: &mut (dyn Write + Send),
-) -> std::io::Result<()> {
-    let mut writer = BamWriter::new(out, request, &engine.version())?;
+) -> Result<(), Error> {
+    let failed = |source| Error::Output { what: "the alignments", source };
+    let mut writer = BamWriter::new(out, request, &engine.version()).map_err(failed)?;
     for bin in (UNPLACED + 1..bins.count()).chain([UNPLACED]) {
-        for (read, name) in bins.ordered(bin, duplicates) {
-            writer.write(&read, name)?;
+        for (read, name) in bins.ordered(bin, duplicates)? {
+            writer.write(&read, &name).map_err(failed)?;
         }
     }
-    writer.finish()?.flush()
+    writer.finish().and_then(|out| out.flush()).map_err(failed)
 }
 
 fn call_all(
@@ -247,7 +248,9 @@ fn call_all(
         let work = |stretch: Stretch| {
             let Stretch { contig, start, end } = stretch;
             let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
-            let reads = bins.overlapping(contig, low, high, duplicates);
+            let reads = bins
+                .overlapping(contig, low, high, duplicates)
+                .map_err(|error| flow::Error::in_stage("call", error))?;
             let counted = reads.iter().filter(|read| {
                 read.flags & super::place::DUPLICATE != 0 && (start..end).contains(&read.position)
             });

@@ -12,7 +12,8 @@ use super::map::{Mapper, Workspace};
 use super::place::{LAST, PROPER, REVERSE, UNMAPPED, aligned};
 use super::simulate::{Random, batches, random_bases, reference_of, reverse_complement};
 use super::{Index, Native};
-use crate::engine::{CallReport, CallRequest, Engine};
+use crate::base::ByteCount;
+use crate::engine::{CallReport, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
 
@@ -253,6 +254,15 @@ struct Output {
 }
 
 fn call(reference: &Reference, batches: Vec<ReadBatch>, threads: usize) -> Output {
+    call_within(reference, batches, threads, Room::default())
+}
+
+fn call_within(
+    reference: &Reference,
+    batches: Vec<ReadBatch>,
+    threads: usize,
+    room: Room,
+) -> Output {
     let engine = Native::new(Arc::new(Index::build(reference, threads).unwrap()));
     let group = |id: &str, library: &str| ReadGroup {
         id: id.into(),
@@ -271,6 +281,7 @@ fn call(reference: &Reference, batches: Vec<ReadBatch>, threads: usize) -> Outpu
         regions: None,
         threads,
         command_line: "dsgd call".into(),
+        room,
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", batches.into_iter().map(Ok));
@@ -295,6 +306,26 @@ fn nothing_depends_on_threads_or_batches() {
         let found = call(&reference, batches(&reads, Layout::Paired, batch_templates), threads);
         assert_eq!(found.report, expected.report);
         assert!(found.vcf == expected.vcf && found.bam == expected.bam, "{threads}");
+    }
+}
+
+#[test]
+fn a_small_memory_gives_the_same_bytes() {
+    let reference = genome();
+    let (_, mut reads) = pairs(&reference.contigs[0].bases, 2000, 100, 45);
+    reads.extend([vec![4; 40], vec![4; 41]]);
+    let batches = || batches(&reads, Layout::Paired, 300);
+    let expected = call(&reference, batches(), 2);
+    assert_eq!(expected.report.spilled_bytes, 0);
+    let folder = tempfile::tempdir().unwrap();
+    for memory in [0, 100_000] {
+        let room = Room { memory: ByteCount(memory), scratch: folder.path().into() };
+        let mut found = call_within(&reference, batches(), 2, room);
+        assert!(found.report.spilled_bytes > 200_000, "{}", found.report.spilled_bytes);
+        found.report.spilled_bytes = 0;
+        assert_eq!(found.report, expected.report);
+        assert!(found.vcf == expected.vcf && found.bam == expected.bam, "{memory}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
 
@@ -346,6 +377,7 @@ fn an_index_of_another_reference_is_refused() {
         regions: None,
         threads: 1,
         command_line: String::new(),
+        room: Room::default(),
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", std::iter::empty());

@@ -163,9 +163,7 @@ impl Failure {
             (Some(What::Exists), Some(id)) => Error::Exists { id: id.clone() },
             (Some(What::Missing), Some(id)) => Error::Missing { id: id.clone() },
             (Some(What::Corrupt(stripe)), Some(id)) => Error::Corrupt { id: id.clone(), stripe },
-            (Some(What::Misfit), Some(id)) => {
-                Error::Misfit { id: id.clone(), what: self.message }
-            }
+            (Some(What::Misfit), Some(id)) => Error::Misfit { id: id.clone(), what: self.message },
             (Some(What::Full(needed, free)), _) => {
                 Error::Full { place: format!("holder {site}"), needed, free }
             }
