@@ -9,21 +9,11 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use dsgd::base::{BitRate, ByteCount, Clock, SiteId};
-use dsgd::bench::local_sites::{Daemon, LocalSites, Plan};
+use dsgd::bench::local_sites::{Daemon, LINKS, LocalSites, Plan};
 use dsgd::bench::sample::{Sample, SampleSettings};
 use dsgd::genome::bgzf;
 use dsgd::key::ledger::{self, Role};
 use dsgd::key::{KeyStore, LinkSettings};
-
-/// Links, as [`LocalSites`] makes them.
-const LINKS: [(&str, &str); 6] = [
-    ("tommo", "lsa"),
-    ("tommo", "hospital"),
-    ("tommo", "tommo-ts"),
-    ("tommo-ts", "lsa"),
-    ("tommo-ts", "hospital"),
-    ("tommo-ts", "clinic"),
-];
 
 const RIGHT: &str = "[[right]]\nid = \"panel\"\nuser = \"clinic\"\npurpose = \"test\"\n\
                      regions = [\"sim1:1-20000\"]\n";

@@ -86,6 +86,17 @@ impl Fault {
     }
 }
 
+/// An error with its causes, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// An error that says what it means to the caller.
 pub trait Faulty: std::error::Error + Send + Sync + 'static {
     /// The kind of failure.

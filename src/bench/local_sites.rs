@@ -60,7 +60,8 @@ pub struct Daemon {
     address: String,
 }
 
-const LINKS: [(&str, &str); 6] = [
+/// Every pair of sites that has a link.
+pub const LINKS: [(&str, &str); 6] = [
     ("tommo", "lsa"),
     ("tommo", "hospital"),
     ("tommo", "tommo-ts"),

@@ -60,7 +60,7 @@ impl Output {
         let mut causes = Vec::new();
         let mut cause = error.source();
         while let Some(error) = cause {
-            let text = error.to_string();
+            let text = error.to_string().trim_end().to_owned();
             // Transparent wrappers say the same again.
             if causes.last() != Some(&text) {
                 causes.push(text);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::Scope;
 
 use super::{Error, Notices};
+use crate::base::fault::with_causes;
 use crate::base::{Chunk, Faulty, ShareLetter};
 use crate::control::Deposit;
 use crate::flow::{self, Flow, Meters, Stage, Weigh};
@@ -79,7 +80,7 @@ impl Restore<'_> {
                 Ok(reader) => opened.push(Opened { letter, reader }),
                 Err(error) => {
                     let site = self.deposit.holder(letter);
-                    let reason = format!("share {letter} at {site}: {}", describe(&error));
+                    let reason = format!("share {letter} at {site}: {}", with_causes(&error));
                     self.notices.add(format!("{reason}; going on without it"));
                     reasons.push(reason);
                     fault.get_or_insert(error.fault());
@@ -126,16 +127,6 @@ fn name_of(letter: ShareLetter) -> &'static str {
         ShareLetter::B => "share B",
         ShareLetter::C => "share C",
     }
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 struct Opened {
@@ -295,13 +286,13 @@ impl Rescue {
         let site = self.deposit.holder(letter);
         if matches!(error, store::Error::Corrupt { .. }) {
             let mend = "'dsgd store repair' mends it";
-            self.notices.add(format!("share {letter} at {site}: {}; {mend}", describe(error)));
+            self.notices.add(format!("share {letter} at {site}: {}; {mend}", with_causes(error)));
         } else if !self.lost[letter as usize] {
             self.lost[letter as usize] = true;
             let from = format!("from stripe {number} on");
             self.notices.add(format!(
                 "share {letter} at {site}: {}; done without it {from}",
-                describe(error)
+                with_causes(error)
             ));
         }
     }

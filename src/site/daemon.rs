@@ -10,6 +10,7 @@ use super::request::{Reply, Request};
 use super::settings::{Peer, Permission};
 use super::{Error, Site};
 use crate::base::Fault;
+use crate::base::fault::with_causes;
 use crate::flow::Meters;
 use crate::net::{self, Connection, Incoming, Listener};
 use crate::store::remote::{Failure, kind};
@@ -47,16 +48,12 @@ pub fn serve(site: &Arc<Site>, listener: &Listener, permitted: &[Permission]) ->
             let open = &open;
             scope.spawn(move || {
                 if let Err(error) = attend(site, incoming, permitted) {
-                    site.notices().add(describe(&error));
+                    site.notices().add(with_causes(&error));
                 }
                 open.fetch_sub(1, Ordering::SeqCst);
             });
         }
     })
-}
-
-fn describe(error: &Error) -> String {
-    Failure::of(error).message
 }
 
 fn attend(site: &Site, incoming: Incoming, permitted: &[Permission]) -> Result<(), Error> {
@@ -74,7 +71,7 @@ fn attend(site: &Site, incoming: Incoming, permitted: &[Permission]) -> Result<(
             Ok(Some(reply)) => send(&mut connection, &reply)?,
             Err(Error::Net(error)) => return Err(error.into()),
             Err(error) => {
-                site.notices().add(format!("{peer}: {}", describe(&error)));
+                site.notices().add(format!("{peer}: {}", with_causes(&error)));
                 send(&mut connection, &Reply::Failed(Failure::of(&error)))?;
             }
         }

@@ -12,6 +12,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, ShareInfo};
+use crate::base::fault::with_causes;
 use crate::base::{Fault, Faulty, ShareId, SiteId};
 
 pub use client::RemoteStore;
@@ -137,12 +138,7 @@ pub enum What {
 impl Failure {
     /// Describes any error with its causes.
     pub fn of(error: &dyn Faulty) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
+        let message = with_causes(error);
         Self { message, code: error.fault().exit_code(), hint: error.hint(), what: None }
     }
 
