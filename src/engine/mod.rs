@@ -24,6 +24,9 @@ pub struct CallRequest<'a> {
     pub ploidy: u8,
     /// Where there is one copy whatever `ploidy` says, such as X, Y and MT of a man.
     pub haploid: Option<Regions>,
+    /// Where the gVCF goes as well: reference blocks and variants, compressed. Only the native
+    /// engine writes one.
+    pub gvcf: Option<native::call::SharedSink<'a>>,
     /// Call only here, when given.
     pub regions: Option<Regions>,
     /// Worker threads. Never changes a byte of output.
@@ -47,6 +50,8 @@ pub struct CallReport {
     pub vcf_bytes: u64,
     /// The tabix index of the VCF (a `.tbi` file's content).
     pub tabix: Vec<u8>,
+    /// The same of the gVCF; empty without one.
+    pub gvcf_tabix: Vec<u8>,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.

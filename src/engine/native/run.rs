@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::Native;
 use super::aligned::AlignedRead;
 use super::bam::BamWriter;
-use super::call::{CallSettings, MARGIN, call_region};
+use super::call::{CallSettings, MARGIN, Output, RegionCalls, call};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
 use super::learn::Learn;
@@ -18,11 +18,8 @@ use super::record::pack;
 use crate::base::clock::Stopwatch;
 use crate::engine::{CallReport, CallRequest, Engine, Error};
 use crate::flow::{Flow, Meter, Meters, Weigh};
-use crate::genome::vcf::{VcfHeader, VcfWriter};
-use crate::genome::{ReadBatch, Variant};
-
-/// Compression level of the VCF.
-const VCF_LEVEL: u8 = 6;
+use crate::genome::ReadBatch;
+use crate::genome::vcf::VcfHeader;
 
 /// What mapping a batch gives.
 #[derive(Default)]
@@ -63,13 +60,13 @@ impl Weigh for Stretch {
 }
 
 struct Called {
-    variants: Vec<Variant>,
+    calls: RegionCalls,
     duplicates: u64,
 }
 
 impl Weigh for Called {
     fn weight(&self) -> u64 {
-        self.variants.len() as u64
+        self.calls.variants.len() as u64
     }
 }
 
@@ -234,8 +231,12 @@ fn call_all(
     let header = VcfHeader::new(request.sample.clone(), request.reference)
         .with_line("source", format!("dsgd {}", engine.version()))
         .with_line("dsgdCommandLine", request.command_line.clone());
-    let mut writer = VcfWriter::new(vcf, header, VCF_LEVEL)?;
-    let settings = CallSettings { ploidy: request.ploidy, haploid: request.haploid.clone() };
+    let mut output = Output::new(request.reference, header, vcf, request.gvcf)?;
+    let settings = CallSettings {
+        ploidy: request.ploidy,
+        haploid: request.haploid.clone(),
+        blocks: request.gvcf.is_some(),
+    };
     let reference = request.reference;
     std::thread::scope(|scope| {
         let work = |stretch: Stretch| {
@@ -246,8 +247,8 @@ fn call_all(
                 read.flags & super::place::DUPLICATE != 0 && (start..end).contains(&read.position)
             });
             let duplicates = counted.count() as u64;
-            let variants = call_region(reference, contig, start, end, &reads, &settings);
-            Ok(Called { variants, duplicates })
+            let calls = call(reference, contig, start, end, &reads, &settings);
+            Ok(Called { calls, duplicates })
         };
         let stretches = stretches(request, bins).map(Ok);
         let workers = request.threads;
@@ -256,20 +257,16 @@ fn call_all(
         {
             let called = called?;
             report.duplicates += called.duplicates;
-            for variant in &called.variants {
-                writer.write(variant, reference)?;
-            }
+            output.add(called.calls)?;
         }
         Ok::<(), Error>(())
     })?;
-    let summary = writer.finish()?;
-    report.records = summary.records;
-    report.vcf_bytes = summary.text_bytes;
-    report.tabix = summary.tabix;
+    output.finish(report)?;
     Ok(())
 }
 
-/// The stretches to call, in coordinate order; those without reads near are left out.
+/// The stretches to call, in coordinate order; those without reads near are left out unless
+/// blocks are wanted.
 fn stretches<'a>(
     request: &'a CallRequest<'_>,
     bins: &'a Bins,
@@ -296,11 +293,9 @@ fn stretches<'a>(
             wanted.into_iter().flat_map(cut)
         })
         .filter(|stretch| {
-            stretch.start < stretch.end
-                && bins.any_near(
-                    stretch.contig,
-                    stretch.start.saturating_sub(MARGIN),
-                    stretch.end + MARGIN,
-                )
+            let (low, high) = (stretch.start.saturating_sub(MARGIN), stretch.end + MARGIN);
+            // Blocks say where there are no reads, too.
+            let wanted = request.gvcf.is_some() || bins.any_near(stretch.contig, low, high);
+            stretch.start < stretch.end && wanted
         })
 }
