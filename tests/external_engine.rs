@@ -80,6 +80,7 @@ fn bwa_and_bcftools_find_the_known_variants() {
         read_groups: vec![group],
         ploidy: 2,
         haploid: None,
+        gvcf: None,
         regions: None,
         threads: 2,
         command_line: "dsgd call".into(),

@@ -384,6 +384,7 @@ impl Bench<'_> {
             reference_path: &self.loaded.path,
             ploidy: 2,
             haploid: None,
+            gvcf: None,
             regions: None,
             threads: self.cores,
             command_line: "dsgd run sample --reference reference".into(),

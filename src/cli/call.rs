@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 
@@ -12,6 +13,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
 use crate::engine::Room;
+use crate::engine::native::call::SharedSink;
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -47,6 +49,9 @@ pub struct Arguments {
     /// Copies of each contig
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     ploidy: u8,
+    /// Write a gVCF as well, with its index beside it
+    #[arg(long, value_name = "G.VCF.GZ", conflicts_with = "engine")]
+    gvcf: Option<PathBuf>,
     /// Regions with one copy, such as chrX, chrY and chrM of a man
     #[arg(long, value_name = "BED")]
     haploid: Option<PathBuf>,
@@ -96,6 +101,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         memory: arguments.memory,
         scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
     };
+    let create = |path: &Path| StreamWriter::create(path, None);
+    let gvcf = arguments.gvcf.as_deref().map(create).transpose()?.map(Mutex::new);
     let meters = Meters::default();
     let _progress = context.progress("call", &meters);
     let analyse = Analyse {
@@ -105,13 +112,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         reference_path: &loaded.path,
         ploidy: arguments.ploidy,
         haploid,
+        gvcf: gvcf.as_ref().map(|sink| sink as SharedSink<'_>),
         regions,
         threads,
         command_line: command_line(arguments),
         room,
         meters: &meters,
     };
-    let create = |path: &Path| StreamWriter::create(path, None);
     let mut bam = arguments.bam.as_deref().map(create).transpose()?;
     let (calls, report) = std::thread::scope(|scope| {
         let mut sources = Vec::with_capacity(files.len());
@@ -128,6 +135,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     })?;
     if let Some(bam) = bam {
         bam.finish()?;
+    }
+    if let (Some(gvcf), Some(path)) = (gvcf, &arguments.gvcf) {
+        gvcf.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
+        let mut index = path.clone().into_os_string();
+        index.push(".tbi");
+        write_whole(Path::new(&index), &calls.gvcf_tabix)?;
     }
     write_whole(&arguments.output, &calls.vcf)?;
     let mut index = arguments.output.clone().into_os_string();

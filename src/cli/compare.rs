@@ -83,7 +83,8 @@ pub fn accuracy_table(comparison: &Comparison) -> String {
     let lengths = comparison.indel_by_length.iter();
     let classes = [("SNP".to_owned(), &comparison.snp), ("indel".to_owned(), &comparison.indel)];
     let by_length = lengths.map(|(length, score)| (format!("indel {length}"), score));
-    for (name, score) in classes.into_iter().chain(by_length) {
+    let runs = [("indel in homopolymer".to_owned(), &comparison.homopolymer)];
+    for (name, score) in classes.into_iter().chain(by_length).chain(runs) {
         table.row([
             name,
             score.found.to_string(),

@@ -116,6 +116,8 @@ pub struct Comparison {
     pub indel: Score,
     /// Indels by the longest change of length: `1-5`, `6-15`, `16-50`, `51+`.
     pub indel_by_length: BTreeMap<String, Score>,
+    /// Indels of one base's kind inside a run of that base, six or longer in the reference.
+    pub homopolymer: Score,
     /// Every record that does not agree, by position.
     pub disagreements: Vec<Disagreement>,
 }
@@ -146,13 +148,17 @@ pub fn compare(
         }
         records.sort_by_key(|record| (record.start, record.end, !record.from_truth));
         let matched = Sweep::new(&contig.bases, &records).run();
-        tally(&contig.name, &records, &matched, &mut comparison);
+        tally(&contig.name, &contig.bases, &records, &matched, &mut comparison);
     }
     comparison.snp.finish();
     comparison.indel.finish();
+    comparison.homopolymer.finish();
     comparison.indel_by_length.values_mut().for_each(Score::finish);
     comparison
 }
+
+/// Shortest run that counts as one.
+const HOMOPOLYMER_MIN: usize = 6;
 
 /// A substitution of `[start, end)` by letters' codes; `None` for the reference itself.
 type Edit = Option<(u32, u32, Vec<u8>)>;
@@ -197,6 +203,21 @@ impl<'a> Record<'a> {
         self.start <= other.end && other.start <= self.end
     }
 
+    /// Whether it changes the length of a run of one base.
+    fn is_in_homopolymer(&self, bases: &[u8]) -> bool {
+        self.edits.iter().flatten().any(|(start, end, inserted)| {
+            let (start, end) = (*start as usize, *end as usize);
+            let Some(removed) = bases.get(start..end) else { return false };
+            let pure = removed.is_empty() != inserted.is_empty();
+            let mut changed = removed.iter().chain(inserted);
+            let Some(&base) = changed.next() else { return false };
+            let is_same = |other: &&u8| **other == base;
+            let before = bases[..start].iter().rev().take_while(is_same).count();
+            let run = before + bases[start..].iter().take_while(is_same).count();
+            pure && changed.all(|other| *other == base) && run >= HOMOPOLYMER_MIN
+        })
+    }
+
     fn shares_allele(&self, other: &Self) -> bool {
         self.edits.iter().flatten().any(|edit| other.edits.iter().flatten().any(|o| o == edit))
     }
@@ -230,7 +251,13 @@ fn edit(variant: &Variant, allele: u8) -> Option<Edit> {
     Some((edit.0 != edit.1 || !edit.2.is_empty()).then_some(edit))
 }
 
-fn tally(contig: &str, records: &[Record<'_>], matched: &[bool], comparison: &mut Comparison) {
+fn tally(
+    contig: &str,
+    bases: &[u8],
+    records: &[Record<'_>],
+    matched: &[bool],
+    comparison: &mut Comparison,
+) {
     for (index, record) in records.iter().enumerate() {
         let error = if matched[index] { None } else { error_kind(records, matched, index) };
         let class = match record.length_change() {
@@ -244,6 +271,9 @@ fn tally(contig: &str, records: &[Record<'_>], matched: &[bool], comparison: &mu
         total.count(record, matched[index], error);
         if let Some(score) = class.and_then(|class| comparison.indel_by_length.get_mut(class)) {
             score.count(record, matched[index], error);
+        }
+        if record.is_in_homopolymer(bases) {
+            comparison.homopolymer.count(record, matched[index], error);
         }
         if record.counted && !matched[index] {
             let genotype_error = error == Some(ErrorKind::Genotype);
@@ -343,6 +373,8 @@ mod tests {
         let comparison = run(GENOME, &truth, &calls);
         assert_eq!(counts(&comparison.indel), [2, 0, 2, 0, 0]);
         assert_eq!(counts(&comparison.indel_by_length["1-5"]), [2, 0, 2, 0, 0]);
+        // The run of T, not the repeat of TA.
+        assert_eq!(counts(&comparison.homopolymer), [1, 0, 1, 0, 0]);
     }
 
     #[test]

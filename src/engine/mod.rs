@@ -26,6 +26,9 @@ pub struct CallRequest<'a> {
     pub ploidy: u8,
     /// Where there is one copy whatever `ploidy` says, such as X, Y and MT of a man.
     pub haploid: Option<Regions>,
+    /// Where the gVCF goes as well: reference blocks and variants, compressed. Only the native
+    /// engine writes one.
+    pub gvcf: Option<native::call::SharedSink<'a>>,
     /// Call only here, when given.
     pub regions: Option<Regions>,
     /// Worker threads. Never changes a byte of output.
@@ -70,6 +73,8 @@ pub struct CallReport {
     pub tabix: Vec<u8>,
     /// Quality of the sample, where the engine counts it.
     pub metrics: Option<metrics::Metrics>,
+    /// The same of the gVCF; empty without one.
+    pub gvcf_tabix: Vec<u8>,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.

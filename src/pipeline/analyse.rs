@@ -30,6 +30,8 @@ pub struct Analyse<'a> {
     pub ploidy: u8,
     /// Where there is one copy only.
     pub haploid: Option<Regions>,
+    /// Where a gVCF goes as well.
+    pub gvcf: Option<crate::engine::native::call::SharedSink<'a>>,
     /// Where to call; everywhere, if not given.
     pub regions: Option<Regions>,
     /// Worker threads.
@@ -89,6 +91,8 @@ pub struct Calls {
     pub vcf: Vec<u8>,
     /// The tabix index.
     pub tabix: Vec<u8>,
+    /// That of the gVCF; empty without one.
+    pub gvcf_tabix: Vec<u8>,
 }
 
 impl Drop for Calls {
@@ -121,6 +125,7 @@ impl Analyse<'_> {
             read_groups,
             ploidy: self.ploidy,
             haploid: self.haploid.clone(),
+            gvcf: self.gvcf,
             regions: self.regions.clone(),
             threads: self.threads,
             command_line: self.command_line.clone(),
@@ -155,6 +160,6 @@ impl Analyse<'_> {
             notices: Vec::new(),
             keys: Vec::new(),
         };
-        (Calls { vcf, tabix: report.tabix }, described)
+        (Calls { vcf, tabix: report.tabix, gvcf_tabix: report.gvcf_tabix }, described)
     }
 }

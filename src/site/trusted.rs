@@ -86,6 +86,7 @@ impl Site {
             reference_path: &loaded.path,
             ploidy,
             haploid: None,
+            gvcf: None,
             regions: None,
             threads: self.threads(),
             command_line: format!("dsgd run {} --reference {}", deposit.name, loaded.name),

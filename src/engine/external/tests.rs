@@ -70,6 +70,7 @@ fn run(
         }],
         ploidy: 2,
         haploid: None,
+        gvcf: None,
         regions: None,
         threads: 3,
         command_line: "call".into(),

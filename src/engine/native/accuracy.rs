@@ -199,6 +199,7 @@ fn the_whole_engine_takes_its_time() {
         read_groups: vec![group],
         ploidy: 2,
         haploid: None,
+        gvcf: None,
         regions: None,
         threads: 2,
         command_line: "dsgd call".into(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::Native;
 use super::aligned::AlignedRead;
 use super::bam::BamWriter;
-use super::call::{CallSettings, MARGIN, call_region};
+use super::call::{CallSettings, MARGIN, Output, RegionCalls, call};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
 use super::learn::Learn;
@@ -19,11 +19,8 @@ use crate::base::clock::Stopwatch;
 use crate::engine::metrics::{Metrics, RegionMetrics};
 use crate::engine::{CallReport, CallRequest, Engine, Error};
 use crate::flow::{self, Flow, Meter, Meters, Weigh};
-use crate::genome::vcf::{VcfHeader, VcfWriter};
-use crate::genome::{ReadBatch, Variant};
-
-/// Compression level of the VCF.
-const VCF_LEVEL: u8 = 6;
+use crate::genome::ReadBatch;
+use crate::genome::vcf::VcfHeader;
 
 /// What mapping a batch gives.
 #[derive(Default)]
@@ -65,14 +62,14 @@ impl Weigh for Stretch {
 }
 
 struct Called {
-    variants: Vec<Variant>,
+    calls: RegionCalls,
     duplicates: u64,
     metrics: RegionMetrics,
 }
 
 impl Weigh for Called {
     fn weight(&self) -> u64 {
-        self.variants.len() as u64
+        self.calls.variants.len() as u64
     }
 }
 
@@ -240,8 +237,12 @@ fn call_all(
     let header = VcfHeader::new(request.sample.clone(), request.reference)
         .with_line("source", format!("dsgd {}", engine.version()))
         .with_line("dsgdCommandLine", request.command_line.clone());
-    let mut writer = VcfWriter::new(vcf, header, VCF_LEVEL)?;
-    let settings = CallSettings { ploidy: request.ploidy, haploid: request.haploid.clone() };
+    let mut output = Output::new(request.reference, header, vcf, request.gvcf)?;
+    let settings = CallSettings {
+        ploidy: request.ploidy,
+        haploid: request.haploid.clone(),
+        blocks: request.gvcf.is_some(),
+    };
     let reference = request.reference;
     let mut metrics = report.metrics.take().unwrap_or_default();
     std::thread::scope(|scope| {
@@ -255,9 +256,9 @@ fn call_all(
                 read.flags & super::place::DUPLICATE != 0 && (start..end).contains(&read.position)
             });
             let duplicates = counted.count() as u64;
-            let variants = call_region(reference, contig, start, end, &reads, &settings);
+            let calls = call(reference, contig, start, end, &reads, &settings);
             let metrics = super::metrics::region(reference, contig, start, end, &reads);
-            Ok(Called { variants, duplicates, metrics })
+            Ok(Called { calls, duplicates, metrics })
         };
         let stretches = stretches(request, bins).map(Ok);
         let workers = request.threads;
@@ -267,24 +268,20 @@ fn call_all(
             let called = called?;
             report.duplicates += called.duplicates;
             metrics.merge_region(&called.metrics);
-            for variant in &called.variants {
-                metrics.variants.add(variant);
-                writer.write(variant, reference)?;
-            }
+            called.calls.variants.iter().for_each(|variant| metrics.variants.add(variant));
+            output.add(called.calls)?;
         }
         Ok::<(), Error>(())
     })?;
-    let summary = writer.finish()?;
-    report.records = summary.records;
-    report.vcf_bytes = summary.text_bytes;
-    report.tabix = summary.tabix;
+    output.finish(report)?;
     metrics.duplicates = report.duplicates;
     metrics.finish(reference, request.regions.as_ref());
     report.metrics = Some(metrics);
     Ok(())
 }
 
-/// The stretches to call, in coordinate order; those without reads near are left out.
+/// The stretches to call, in coordinate order; those without reads near are left out unless
+/// blocks are wanted.
 fn stretches<'a>(
     request: &'a CallRequest<'_>,
     bins: &'a Bins,
@@ -311,11 +308,9 @@ fn stretches<'a>(
             wanted.into_iter().flat_map(cut)
         })
         .filter(|stretch| {
-            stretch.start < stretch.end
-                && bins.any_near(
-                    stretch.contig,
-                    stretch.start.saturating_sub(MARGIN),
-                    stretch.end + MARGIN,
-                )
+            let (low, high) = (stretch.start.saturating_sub(MARGIN), stretch.end + MARGIN);
+            // Blocks say where there are no reads, too.
+            let wanted = request.gvcf.is_some() || bins.any_near(stretch.contig, low, high);
+            stretch.start < stretch.end && wanted
         })
 }

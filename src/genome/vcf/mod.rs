@@ -1,10 +1,12 @@
 //! VCF 4.3 text: the header, records out as BGZF with their index, and calls in.
 
+mod confidence;
 mod read;
 mod write;
 
 use std::io;
 
+pub use confidence::{Block, BlockWriter, NON_REFERENCE};
 pub use read::read_variants;
 pub use write::{VcfSummary, VcfWriter};
 
@@ -171,6 +173,8 @@ pub struct VcfHeader {
     pub filters: Vec<Declaration>,
     /// INFO keys that records may use.
     pub information: Vec<Declaration>,
+    /// Whether there are reference blocks.
+    pub blocks: bool,
 }
 
 impl VcfHeader {
@@ -183,12 +187,20 @@ impl VcfHeader {
             lines: Vec::new(),
             filters: FILTERS.to_vec(),
             information: INFORMATION.to_vec(),
+            blocks: false,
         }
     }
 
     /// Adds the line `##key=value`.
     pub fn with_line(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.lines.push((key.into(), value.into()));
+        self
+    }
+
+    /// Declares what reference blocks use.
+    pub fn with_blocks(mut self) -> Self {
+        self.information.push(confidence::BLOCK_INFORMATION);
+        self.blocks = true;
         self
     }
 
@@ -204,7 +216,12 @@ impl VcfHeader {
         for Declaration { id, description, .. } in &self.filters {
             let _ = writeln!(text, "##FILTER=<ID={id},Description=\"{description}\">");
         }
-        for (class, list) in [("INFO", &self.information[..]), ("FORMAT", FORMATS)] {
+        let mut formats = FORMATS.to_vec();
+        if self.blocks {
+            text.push_str(confidence::BLOCK_LINES);
+            formats.push(confidence::BLOCK_FORMAT);
+        }
+        for (class, list) in [("INFO", &self.information), ("FORMAT", &formats)] {
             for Declaration { id, number, kind, description } in list {
                 let _ = writeln!(
                     text,

@@ -50,30 +50,41 @@ impl<W: Write> VcfWriter<W> {
 
     /// Writes one record; records come in the order of contig and position.
     pub fn write(&mut self, variant: &Variant, reference: &Reference) -> Result<(), Error> {
+        self.check_declared(variant)?;
+        let end = variant.position + variant.reference.len() as u32;
+        let place = (variant.contig, variant.position);
+        self.write_record(place, end, reference, |line, name| write_line(line, name, variant))
+    }
+
+    /// Writes the line that `fill` makes for a record at `place` that ends before `end`.
+    pub(super) fn write_record(
+        &mut self,
+        place: (u32, u32),
+        end: u32,
+        reference: &Reference,
+        fill: impl FnOnce(&mut Vec<u8>, &str) -> io::Result<()>,
+    ) -> Result<(), Error> {
         self.records += 1;
         let record = self.records;
-        let contig = reference.contigs.get(variant.contig as usize);
-        let contig = contig
-            .ok_or_else(|| Error::NoSuchContig { record, contig: variant.contig.to_string() })?;
-        let place = (variant.contig, variant.position);
+        let contig = reference.contigs.get(place.0 as usize);
+        let contig =
+            contig.ok_or_else(|| Error::NoSuchContig { record, contig: place.0.to_string() })?;
         if place < self.last {
-            let (contig, position) = (contig.name.clone(), u64::from(variant.position) + 1);
+            let (contig, position) = (contig.name.clone(), u64::from(place.1) + 1);
             return Err(Error::OutOfOrder { record, contig, position });
         }
         self.last = place;
-        self.check_declared(variant)?;
         self.line.clear();
-        write_line(&mut self.line, &contig.name, variant).map_err(Error::Write)?;
+        fill(&mut self.line, &contig.name).map_err(Error::Write)?;
         let from = self.inner.position();
         self.inner.write_all(&self.line).map_err(Error::Write)?;
-        let end = variant.position + variant.reference.len() as u32;
-        self.index.push(&contig.name, (variant.position, end), (from, self.inner.position()));
+        self.index.push(&contig.name, (place.1, end), (from, self.inner.position()));
         self.text_bytes += self.line.len() as u64;
         Ok(())
     }
 
     fn check_declared(&self, variant: &Variant) -> Result<(), Error> {
-        let record = self.records;
+        let record = self.records + 1;
         let known = |list: &[Declaration], name: &str| list.iter().any(|item| item.id == name);
         let undeclared = |kind, name: &str| Error::Undeclared { record, kind, name: name.into() };
         for name in &variant.filters {

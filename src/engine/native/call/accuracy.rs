@@ -1,8 +1,10 @@
 //! Accuracy of the whole engine, reads to PASS records, on the shared test data.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use crate::base::Chunk;
 use crate::engine::compare::{Comparison, compare};
@@ -13,7 +15,7 @@ use crate::genome::inflate::InflateReader;
 use crate::genome::lanes::{Input, Lane, reads};
 use crate::genome::region::{Region, Regions};
 use crate::genome::vcf::read_variants;
-use crate::genome::{ReadGroup, Reference};
+use crate::genome::{ReadGroup, Reference, Variant};
 
 /// A folder of the shared test data, or `None` with a note.
 fn shared(part: &str) -> Option<PathBuf> {
@@ -52,6 +54,46 @@ fn regions(path: &Path) -> Regions {
         .collect()
 }
 
+/// What came of a measurement.
+struct Measured {
+    comparison: Comparison,
+    phase: Phase,
+    gvcf: Vec<u8>,
+    gvcf_tabix: Vec<u8>,
+    contigs: Vec<(String, usize)>,
+}
+
+/// Neighbouring phased sites of one phase set, and those among them where the truth is the other
+/// way round.
+#[derive(Debug, Default, PartialEq)]
+struct Phase {
+    phased: usize,
+    pairs: usize,
+    switches: usize,
+}
+
+fn phase(truth: &[Variant], calls: &[Variant]) -> Phase {
+    let key = |variant: &Variant| {
+        (variant.contig, variant.position, variant.reference.clone(), variant.alternates.clone())
+    };
+    let heterozygous = |variant: &&Variant| matches!(variant.genotype[..], [0, 1] | [1, 0]);
+    let known: HashMap<_, u8> =
+        truth.iter().filter(heterozygous).map(|site| (key(site), site.genotype[0])).collect();
+    let mut last: HashMap<(u32, u32), bool> = HashMap::new();
+    let mut phase = Phase::default();
+    for site in calls.iter().filter(heterozygous).filter(|site| site.filters.is_empty()) {
+        let Some(set) = site.phase_set else { continue };
+        phase.phased += 1;
+        let Some(&first) = known.get(&key(site)) else { continue };
+        let same = first == site.genotype[0];
+        if let Some(before) = last.insert((site.contig, set), same) {
+            phase.pairs += 1;
+            phase.switches += usize::from(before != same);
+        }
+    }
+    phase
+}
+
 /// Calls the sample of these pairs of files and compares the PASS records with the truth.
 fn measure(
     folder: &Path,
@@ -59,7 +101,7 @@ fn measure(
     lanes: &[[&str; 2]],
     truth: &str,
     wanted: &str,
-) -> Comparison {
+) -> Measured {
     let reference = Reference::read_fasta(&text(&folder.join(reference))[..]).unwrap();
     let group = |number: usize| ReadGroup {
         id: format!("lane{number}"),
@@ -69,6 +111,7 @@ fn measure(
         platform: "ILLUMINA".into(),
     };
     let threads = 2;
+    let gvcf = Mutex::new(Vec::new());
     let request = CallRequest {
         reference: &reference,
         reference_path: Path::new("reference.fa"),
@@ -76,6 +119,7 @@ fn measure(
         read_groups: (0..lanes.len()).map(group).collect(),
         ploidy: 2,
         haploid: None,
+        gvcf: Some(&gvcf),
         regions: None,
         threads,
         command_line: "dsgd call".into(),
@@ -91,7 +135,7 @@ fn measure(
     // A folder to keep the records and the alignments in, for looking at them.
     let kept = std::env::var_os("DSGD_CALLS").map(PathBuf::from);
     let wanted_bam = kept.as_ref().map(|_| &mut bam as &mut (dyn Write + Send));
-    engine.call(&request, reads, &meters, &mut vcf, wanted_bam).unwrap();
+    let report = engine.call(&request, reads, &meters, &mut vcf, wanted_bam).unwrap();
     if let Some(folder) = kept {
         std::fs::write(folder.join("calls.vcf.gz"), &vcf).unwrap();
         std::fs::write(folder.join("reads.bam"), &bam).unwrap();
@@ -99,8 +143,12 @@ fn measure(
     let calls = read_variants(&vcf[..], &reference).unwrap();
     let truth = read_variants(&text(&folder.join(truth))[..], &reference).unwrap();
     let comparison = compare(&reference, &truth, &calls, &regions(&folder.join(wanted)), 2);
-    let _ = writeln!(std::io::stderr(), "{:?}\n{:?}", comparison.snp, comparison.indel);
-    comparison
+    let phase = phase(&truth, &calls);
+    let Comparison { snp, indel, homopolymer, .. } = &comparison;
+    let _ = writeln!(std::io::stderr(), "{snp:?}\n{indel:?}\n{homopolymer:?}\n{phase:?}");
+    let contigs = reference.contigs.iter().map(|c| (c.name.clone(), c.bases.len())).collect();
+    let gvcf = gvcf.into_inner().unwrap();
+    Measured { comparison, phase, gvcf, gvcf_tabix: report.gvcf_tabix, contigs }
 }
 
 #[test]
@@ -110,7 +158,8 @@ fn real_reads_of_hg002_give_the_variants_of_its_truth_set() {
         ["HG002_10X_R1.fastq.gz", "HG002_10X_R2.fastq.gz"],
         ["HG002_NIST_R1.fastq.gz", "HG002_NIST_R2.fastq.gz"],
     ];
-    let found = measure(&folder, "ref_slices.fa", &lanes, "truth_slices.vcf", "conf_slices.bed");
+    let measured = measure(&folder, "ref_slices.fa", &lanes, "truth_slices.vcf", "conf_slices.bed");
+    let found = &measured.comparison;
     assert!(found.snp.f1 >= 0.99, "{:?}", found.snp);
     assert!(found.indel.f1 >= 0.92, "{:?}", found.indel);
 }
@@ -119,7 +168,55 @@ fn real_reads_of_hg002_give_the_variants_of_its_truth_set() {
 fn simulated_reads_give_the_variants_of_their_donor() {
     let Some(folder) = shared("sim_chr20_2mb_30x") else { return };
     let lanes = [["reads_1.fq.gz", "reads_2.fq.gz"]];
-    let found = measure(&folder, "ref.fa.gz", &lanes, "truth.vcf.gz", "eval.bed");
+    let measured = measure(&folder, "ref.fa.gz", &lanes, "truth.vcf.gz", "eval.bed");
+    let found = &measured.comparison;
     assert!(found.snp.f1 >= 0.999, "{:?}", found.snp);
     assert!(found.indel.f1 >= 0.98, "{:?}", found.indel);
+    assert!(measured.phase.pairs > 300, "{:?}", measured.phase);
+    assert_eq!(measured.phase.switches, 0, "{:?}", measured.phase);
+    every_base_is_said_once(&measured);
+    bcftools_reads_it(&measured);
+}
+
+/// Blocks and variants follow each other without a gap; blocks overlap nothing.
+fn every_base_is_said_once(measured: &Measured) {
+    let mut text = String::new();
+    InflateReader::new(&measured.gvcf[..], "gVCF").read_to_string(&mut text).unwrap();
+    let mut ends: HashMap<&str, usize> = HashMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let start = columns[1].parse::<usize>().unwrap() - 1;
+        let end = ends.entry(columns[0]).or_default();
+        match columns[7].strip_prefix("END=") {
+            Some(last) => {
+                assert_eq!(start, *end, "{line}");
+                *end = last.parse().unwrap();
+            }
+            None => {
+                assert!(start <= *end, "{line}");
+                *end = (*end).max(start + columns[3].len());
+            }
+        }
+    }
+    for (name, bases) in &measured.contigs {
+        assert_eq!(ends.get(&name[..]), Some(bases));
+    }
+}
+
+fn bcftools_reads_it(measured: &Measured) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("calls.g.vcf.gz");
+    std::fs::write(&path, &measured.gvcf).unwrap();
+    std::fs::write(folder.path().join("calls.g.vcf.gz.tbi"), &measured.gvcf_tabix).unwrap();
+    let (name, bases) = &measured.contigs[0];
+    let middle = bases / 2;
+    let region = format!("{name}:{middle}-{middle}");
+    let output = Command::new("bcftools").args(["view", "-H", "-r", &region]).arg(&path).output();
+    let Ok(output) = output else {
+        let _ = writeln!(std::io::stderr(), "skipped: bcftools absent");
+        return;
+    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
+    assert!(!output.stdout.is_empty());
 }

@@ -72,7 +72,7 @@ pub(super) fn windows(
     let chains = chains(&tally);
     let mut windows: Vec<Window> = Vec::new();
     for chain in chains {
-        cut(chain, &mut windows);
+        cut(chain, &tally, &mut windows);
     }
     widen(&mut windows, reference.len() as u32);
     windows.retain(|window| window.end > start && window.start < end);
@@ -196,6 +196,22 @@ impl Tally {
         }
     }
 
+    /// Whether gaps and clips are active in `[start, end)` or near.
+    fn kinds(&self, start: u32, end: u32) -> (bool, bool) {
+        let near = |reach: u32, from: u32| from.saturating_sub(reach).saturating_sub(self.start);
+        let reach = CORE_REACH[2];
+        let to = ((end + reach - self.start) as usize).min(self.differing.len());
+        let from = (near(reach + CUT_BASES, start) as usize).min(to);
+        let (mut gapped, mut clipped) = (false, false);
+        for at in from..to {
+            let Some((gap, clip, length)) = self.active(at) else { continue };
+            let position = self.start + at as u32;
+            gapped |= gap && position + length + reach >= start;
+            clipped |= clip && position + reach >= start;
+        }
+        (gapped, clipped)
+    }
+
     /// Ends of the active stretch at index `at`, if it is active: (gapped, clipped, length).
     fn active(&self, at: usize) -> Option<(bool, bool, u32)> {
         let depth = self.depth[at].max(0) as u32;
@@ -231,7 +247,7 @@ fn chains(tally: &Tally) -> Vec<Window> {
 
 /// Cuts a chain that is too long at fixed places of the contig, so that it does not matter where
 /// the chain was first seen.
-fn cut(chain: Window, windows: &mut Vec<Window>) {
+fn cut(chain: Window, tally: &Tally, windows: &mut Vec<Window>) {
     if chain.end - chain.start <= WINDOW_BASES_MAX {
         windows.push(chain);
         return;
@@ -239,7 +255,8 @@ fn cut(chain: Window, windows: &mut Vec<Window>) {
     let mut start = chain.start;
     while start < chain.end {
         let end = ((start / CUT_BASES + 1) * CUT_BASES).min(chain.end);
-        windows.push(Window { start, end, gapped: true, clipped: true });
+        let (gapped, clipped) = tally.kinds(start, end);
+        windows.push(Window { start, end, gapped, clipped });
         start = end;
     }
 }

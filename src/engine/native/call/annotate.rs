@@ -1,6 +1,7 @@
 //! From a genotyped site to a record: letters, depths, bias, filters.
 
 use super::bias::{strand_bias, strands};
+use super::evidence::Evidence;
 use super::genotype::Site;
 use super::haplotype::Event;
 use super::likelihood::Testimony;
@@ -60,6 +61,28 @@ pub(super) fn variant(
     let indel = site.events.iter().any(Event::is_indel);
     variant.filters = filters(&variant, strand_bias, indel, site);
     Some(variant)
+}
+
+/// Whether most reads at `position` are placed too doubtfully to count: those that are left are
+/// then a choice by what they show, and speak for themselves only.
+pub(super) fn is_doubtful(
+    position: u32,
+    evidence: &[Evidence],
+    longest: u32,
+    doubtful: &[(u32, u32)],
+) -> bool {
+    let ends: Vec<u32> = doubtful
+        .iter()
+        .take_while(|place| place.0 <= position)
+        .map(|place| place.1)
+        .filter(|&end| end > position)
+        .collect();
+    if ends.is_empty() {
+        return false;
+    }
+    let from = evidence.partition_point(|read| read.start.saturating_add(longest) < position);
+    let near = evidence[from..].iter().take_while(|read| read.start <= position);
+    ends.len() > near.filter(|read| read.end > position).count()
 }
 
 fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8>>)> {

@@ -220,6 +220,25 @@ fn is_mostly_clipped(runs: &[Run], read_bases: u32) -> bool {
     before.min(after) >= CLIPPED_BOTH_MAX || 4 * (read_bases - before - after) < read_bases
 }
 
+/// Where reads lie whose place is too doubtful to count: first and one past the last base, ordered
+/// by the first.
+pub(super) fn doubtful_places(reads: &[AlignedRead], contig: u32) -> Vec<(u32, u32)> {
+    let doubtful = reads.iter().filter(|read| {
+        read.flags & UNMAPPED_SECONDARY_FAILED_DUPLICATE == 0
+            && read.contig == contig
+            && read.mapping_quality < MAPPING_QUALITY_MIN
+    });
+    let place = |read: &AlignedRead| {
+        let on_reference =
+            read.cigar.iter().filter(|&operation| matches!(operation & 15, 0 | 2 | 3 | 7 | 8));
+        let bases = on_reference.fold(0u32, |sum, operation| sum.saturating_add(operation >> 4));
+        (read.position, read.position.saturating_add(bases))
+    };
+    let mut places: Vec<(u32, u32)> = doubtful.map(place).collect();
+    places.sort_unstable();
+    places
+}
+
 /// Makes evidence of all reads that may count, ordered by start.
 ///
 /// Errors: none; reads that contradict themselves are left out.

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use super::bias::{strand_bias, strands};
 use super::haplotype::{Event, Haplotype, Stretch};
 use super::likelihood::Testimony;
+use super::phase::{WEIGHT_MAX, WEIGHT_MIN, Witness};
 use super::repeat::{artefact_prior, indel_prior, tract_at};
 use crate::kernel::pairhmm::PER_PHRED;
 
@@ -75,6 +76,8 @@ pub(super) struct Site {
     pub(super) likelihoods: Vec<i64>,
     /// Index of the allele of each testimony, where one is clearly better.
     pub(super) alleles: Vec<Option<usize>>,
+    /// What a template says of the phase of a heterozygous site.
+    pub(super) witnesses: Vec<Witness>,
     /// Whether it is an indel in a repeat where slips are frequent.
     pub(super) slippery: bool,
     /// Whether the quality is what the balance of the alleles leaves.
@@ -186,10 +189,11 @@ fn site(
     let likelihoods = likelihoods(stretch, &events, &alleles, pairs, ploidy);
     let genotype =
         if ploidy == 1 { vec![called.0 as u8] } else { vec![called.0 as u8, called.1 as u8] };
-    let alleles = testimonies
+    let seen: Vec<Option<(usize, i32)>> = testimonies
         .iter()
         .map(|testimony| allele_of_testimony(testimony, &alleles, count, best, &events))
         .collect();
+    let alleles = seen.iter().map(|seen| seen.map(|(allele, _)| allele)).collect();
     let slippery = events.iter().any(|event| is_slippery(stretch, event));
     let mut site = Site {
         events,
@@ -198,11 +202,39 @@ fn site(
         genotype_quality: second - lowest,
         likelihoods,
         alleles,
+        witnesses: Vec::new(),
         slippery,
         unbalanced: false,
     };
     weigh_balance(stretch, testimonies, &mut site);
+    site.witnesses = witnesses(testimonies, &seen, &site);
     site
+}
+
+/// What templates say of the phase of a heterozygous site. A template whose mates lie on both
+/// sides of the site says nothing of its own.
+fn witnesses(
+    testimonies: &[Testimony],
+    seen: &[Option<(usize, i32)>],
+    site: &Site,
+) -> Vec<Witness> {
+    let heterozygous = matches!(site.genotype[..], [a, b] if a != b);
+    let (Some(first), Some(end)) = (site.events.first(), site.events.iter().map(Event::end).max())
+    else {
+        return Vec::new();
+    };
+    let says = |(testimony, seen): (&Testimony, &Option<(usize, i32)>)| {
+        let (allele, margin) = (*seen)?;
+        let allele = u8::try_from(allele).ok().filter(|allele| site.genotype.contains(allele))?;
+        let covered = testimony.parts.iter().any(|part| part.0 <= first.position && part.1 >= end);
+        let weight = (margin / PER_PHRED).min(i32::from(WEIGHT_MAX)) as u8;
+        let template = testimony.template;
+        (covered && weight >= WEIGHT_MIN).then_some(Witness { template, allele, weight })
+    };
+    if !heterozygous {
+        return Vec::new();
+    }
+    testimonies.iter().zip(seen).filter_map(says).collect()
 }
 
 /// Weighs a heterozygous genotype against the suspicion that its rarer allele is an error that
@@ -305,14 +337,14 @@ fn own_prior(stretch: Stretch<'_>, events: &[Event], a: usize, b: usize) -> i64 
     i64::from(sum * PER_PHRED)
 }
 
-/// The allele that a template clearly has; `None` when it does not cover the site.
+/// The allele that a template clearly has, and by how much; `None` when it does not cover the site.
 fn allele_of_testimony(
     testimony: &Testimony,
     alleles: &[usize],
     count: usize,
     best: Pair,
     events: &[Event],
-) -> Option<usize> {
+) -> Option<(usize, i32)> {
     let end = events.iter().map(Event::end).max()?;
     if testimony.start > events[0].position || testimony.end < end {
         return None;
@@ -327,9 +359,7 @@ fn allele_of_testimony(
         *least = penalty.unwrap_or(i32::MAX);
     }
     let (at, &least) = penalties.iter().enumerate().min_by_key(|&(_, &penalty)| penalty)?;
-    let clear = penalties
-        .iter()
-        .enumerate()
-        .all(|(other, &penalty)| other == at || penalty.saturating_sub(least) > PER_PHRED);
-    clear.then_some(at)
+    let others = penalties.iter().enumerate().filter(|&(other, _)| other != at);
+    let margin = others.map(|(_, penalty)| penalty.saturating_sub(least)).min()?;
+    (margin > PER_PHRED).then_some((at, margin))
 }

@@ -20,11 +20,14 @@ const FAR: i32 = i32::MAX / 8;
 /// What one template says about the haplotypes.
 #[derive(Clone, Debug)]
 pub(super) struct Testimony {
+    pub(super) template: u64,
     /// Penalty of each haplotype.
     pub(super) penalties: Vec<i32>,
     /// First and one past the last reference base it covers.
     pub(super) start: u32,
     pub(super) end: u32,
+    /// Where its two reads begin and end; of one read twice the same.
+    pub(super) parts: [(u32, u32); 2],
     pub(super) reverse: bool,
     pub(super) mapping_quality: u8,
 }
@@ -62,7 +65,7 @@ impl Model {
     ) -> Vec<Testimony> {
         let gaps: Vec<GapPenalties> =
             haplotypes.iter().map(|haplotype| GapPenalties::of(&haplotype.bases)).collect();
-        let mut found: Vec<(u64, Testimony)> = Vec::with_capacity(reads.len());
+        let mut found: Vec<Testimony> = Vec::with_capacity(reads.len());
         for read in reads {
             let Some(slice) = slice(read, stretch) else { continue };
             let Some(penalties) = self.read(read, &slice, haplotypes, &gaps, gapped) else {
@@ -70,10 +73,18 @@ impl Model {
             };
             let (start, end) = (slice.start, slice.end);
             let (reverse, mapping_quality) = (read.reverse, read.mapping_quality);
-            let testimony = Testimony { penalties, start, end, reverse, mapping_quality };
-            found.push((read.template, testimony));
+            let (template, parts) = (read.template, [(start, end); 2]);
+            found.push(Testimony {
+                template,
+                penalties,
+                start,
+                end,
+                parts,
+                reverse,
+                mapping_quality,
+            });
         }
-        found.sort_by_key(|(template, _)| *template);
+        found.sort_by_key(|testimony| testimony.template);
         join_mates(found)
     }
 
@@ -136,22 +147,21 @@ impl Model {
 }
 
 /// Adds up what the mates of one template say.
-fn join_mates(found: Vec<(u64, Testimony)>) -> Vec<Testimony> {
+fn join_mates(found: Vec<Testimony>) -> Vec<Testimony> {
     let mut joined: Vec<Testimony> = Vec::with_capacity(found.len());
-    let mut last = None;
-    for (template, testimony) in found {
-        match joined.last_mut().filter(|_| last == Some(template)) {
+    for testimony in found {
+        match joined.last_mut().filter(|last| last.template == testimony.template) {
             Some(before) => {
                 for (sum, penalty) in before.penalties.iter_mut().zip(testimony.penalties) {
                     *sum += penalty;
                 }
+                before.parts[1] = testimony.parts[0];
                 before.start = before.start.min(testimony.start);
                 before.end = before.end.max(testimony.end);
                 before.mapping_quality = before.mapping_quality.max(testimony.mapping_quality);
             }
             None => joined.push(testimony),
         }
-        last = Some(template);
     }
     joined
 }

@@ -14,13 +14,19 @@ mod annotate;
 mod assembly;
 mod bias;
 mod candidates;
+mod confidence;
 mod evidence;
 mod genotype;
 mod haplotype;
 mod likelihood;
+mod output;
+mod phase;
 mod repeat;
 #[cfg(test)]
 mod tests;
+
+pub use output::{Output, SharedSink};
+pub use phase::Witness;
 
 use activity::Window;
 use evidence::Evidence;
@@ -28,6 +34,7 @@ use haplotype::{Haplotype, Stretch};
 use likelihood::Model;
 
 use super::AlignedRead;
+use crate::genome::vcf::Block;
 use crate::genome::{Reference, Regions, Variant};
 
 /// Settings of the caller that change its answers; part of the provenance.
@@ -37,6 +44,8 @@ pub struct CallSettings {
     pub ploidy: u8,
     /// Where there is one copy whatever `ploidy` says.
     pub haploid: Option<Regions>,
+    /// Whether reference blocks are wanted; changes no variant.
+    pub blocks: bool,
 }
 
 impl CallSettings {
@@ -61,7 +70,7 @@ impl CallSettings {
 
     /// The default settings for this many copies of each contig.
     pub fn new(ploidy: u8) -> Self {
-        Self { ploidy, haploid: None }
+        Self { ploidy, haploid: None, blocks: false }
     }
 }
 
@@ -80,15 +89,26 @@ const PAD_BASES: [u32; 3] = [12, 45, 70];
 const REPEAT_PAD_MAX: u32 = 80;
 /// Most templates that are looked at in one window.
 const TEMPLATES_MAX: usize = 300;
+/// Most pairs of a template and a haplotype, and the templates that are kept even so.
+const JUDGEMENTS_MAX: usize = 6000;
+const TEMPLATES_KEPT: usize = 120;
 /// Most haplotypes from the graph, and in all.
 const GRAPH_HAPLOTYPES_MAX: usize = 12;
 const HAPLOTYPES_MAX: usize = 40;
 
-/// Calls the variants whose position lies in `[start, end)` of `contig`.
-///
-/// `reads` are all reads that overlap the region widened by [`MARGIN`] bases on both sides, in
-/// coordinate order, duplicates marked. The answer for a position depends on nothing else, so that
-/// any cut of the genome into regions gives the same variants.
+/// What one region gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegionCalls {
+    /// Its variants in order, not yet phased.
+    pub variants: Vec<Variant>,
+    /// For each variant what templates say of its phase; none where it is not to be phased.
+    pub witnesses: Vec<Vec<Witness>>,
+    /// Reference blocks where no variant lies, if they were asked for. The first [`MARGIN`] bases
+    /// come one by one, since a deletion of the region before may cover them.
+    pub blocks: Vec<Block>,
+}
+
+/// The variants of [`call`].
 pub fn call_region(
     reference: &Reference,
     contig: u32,
@@ -97,12 +117,28 @@ pub fn call_region(
     reads: &[AlignedRead],
     settings: &CallSettings,
 ) -> Vec<Variant> {
+    call(reference, contig, start, end, reads, settings).variants
+}
+
+/// Calls the variants whose position lies in `[start, end)` of `contig`.
+///
+/// `reads` are all reads that overlap the region widened by [`MARGIN`] bases on both sides, in
+/// coordinate order, duplicates marked. The answer for a position depends on nothing else, so that
+/// any cut of the genome into regions gives the same variants.
+pub fn call(
+    reference: &Reference,
+    contig: u32,
+    start: u32,
+    end: u32,
+    reads: &[AlignedRead],
+    settings: &CallSettings,
+) -> RegionCalls {
     let Some(bases) = reference.contigs.get(contig as usize).map(|contig| &contig.bases[..]) else {
-        return Vec::new();
+        return RegionCalls::default();
     };
     let end = end.min(bases.len() as u32);
     if start >= end {
-        return Vec::new();
+        return RegionCalls::default();
     }
     let name = &reference.contigs[contig as usize].name;
     let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
@@ -110,17 +146,31 @@ pub fn call_region(
     let evidence = evidence::prepare(reads, contig, bases);
     let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
     let mut model = Model::default();
-    let mut variants = Vec::new();
+    let mut found = Vec::new();
     // An indel's record stands one base before its first event.
     for window in activity::windows(&evidence, bases, start, end + 1) {
         let reads = overlapping(&evidence, &window, longest);
-        call_window(&window, &reads, contig, bases, &copies, &mut model, &mut variants);
+        call_window(&window, reads, contig, bases, &copies, &mut model, &mut found);
     }
-    variants.retain(|variant| (start..end).contains(&variant.position));
-    variants.sort_by(|a, b| {
+    let doubtful = evidence::doubtful_places(reads, contig);
+    for (variant, witnesses) in &mut found {
+        if annotate::is_doubtful(variant.position, &evidence, longest, &doubtful) {
+            variant.filters.push("LowMQ");
+            witnesses.clear();
+        }
+    }
+    found.retain(|(variant, _)| (start..end).contains(&variant.position));
+    found.sort_by(|(a, _), (b, _)| {
         (a.position, &a.reference, &a.alternates).cmp(&(b.position, &b.reference, &b.alternates))
     });
-    variants
+    let (variants, witnesses): (Vec<Variant>, Vec<_>) = found.into_iter().unzip();
+    let range = (start, end);
+    let blocks = if settings.blocks {
+        confidence::blocks(&evidence, contig, bases, range, MARGIN, &variants, &copies)
+    } else {
+        Vec::new()
+    };
+    RegionCalls { variants, witnesses, blocks }
 }
 
 /// The reads that overlap the window, clipped ends counted, at most [`TEMPLATES_MAX`] templates.
@@ -134,27 +184,32 @@ fn overlapping<'a>(evidence: &'a [Evidence], window: &Window, longest: u32) -> V
             && read.end + read.trailing_clip() >= window.start
     };
     let mut reads: Vec<&Evidence> = evidence[from..to].iter().filter(overlaps).collect();
-    if reads.len() > TEMPLATES_MAX {
-        // A sample that does not depend on the order of the reads.
-        let mix = |template: u64| template.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        let mut order: Vec<u64> = reads.iter().map(|read| mix(read.template)).collect();
-        order.sort_unstable();
-        order.dedup();
-        if let Some(&limit) = order.get(TEMPLATES_MAX) {
-            reads.retain(|read| mix(read.template) < limit);
-        }
-    }
+    sample(&mut reads, TEMPLATES_MAX);
     reads
+}
+
+/// Leaves at most `most` templates: a sample that does not depend on the order of the reads.
+fn sample(reads: &mut Vec<&Evidence>, most: usize) {
+    if reads.len() <= most {
+        return;
+    }
+    let mix = |template: u64| template.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let mut order: Vec<u64> = reads.iter().map(|read| mix(read.template)).collect();
+    order.sort_unstable();
+    order.dedup();
+    if let Some(&limit) = order.get(most) {
+        reads.retain(|read| mix(read.template) < limit);
+    }
 }
 
 fn call_window(
     window: &Window,
-    reads: &[&Evidence],
+    mut reads: Vec<&Evidence>,
     contig: u32,
     bases: &[u8],
     copies: &[(u32, u32, u8)],
     model: &mut Model,
-    variants: &mut Vec<Variant>,
+    found: &mut Vec<(Variant, Vec<Witness>)>,
 ) {
     let pad = PAD_BASES[window.kind()];
     let low = window.start.saturating_sub(pad);
@@ -165,21 +220,26 @@ fn call_window(
         (low, high)
     };
     let stretch = Stretch { start: low, bases: &bases[low as usize..high as usize] };
-    let haplotypes = haplotypes(window, reads, stretch);
+    let haplotypes = haplotypes(window, &reads, stretch);
     if haplotypes.len() < 2 {
         return;
     }
+    sample(&mut reads, (JUDGEMENTS_MAX / haplotypes.len()).max(TEMPLATES_KEPT));
     let gapped = window.gapped
         || window.clipped
         || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
-    let testimonies = model.testimonies(reads, stretch, &haplotypes, gapped);
+    let testimonies = model.testimonies(&reads, stretch, &haplotypes, gapped);
     for &(from, to, ploidy) in copies {
         let range = window.start.max(from)..window.end.min(to);
         if range.is_empty() {
             continue;
         }
         for site in genotype::sites(stretch, &haplotypes, &testimonies, ploidy, range) {
-            variants.extend(annotate::variant(&site, &testimonies, contig, bases));
+            let Some(variant) = annotate::variant(&site, &testimonies, contig, bases) else {
+                continue;
+            };
+            let sure = variant.filters.is_empty();
+            found.push((variant, if sure { site.witnesses } else { Vec::new() }));
         }
     }
 }

@@ -3,10 +3,13 @@
 use proptest::prelude::*;
 
 use super::haplotype::Event;
-use super::{CallSettings, MARGIN, call_region};
+use super::{CallSettings, MARGIN, Output, call, call_region};
+use crate::engine::CallReport;
 use crate::engine::native::AlignedRead;
+use crate::genome::inflate::InflateReader;
 use crate::genome::reference::Contig;
 use crate::genome::region::Region;
+use crate::genome::vcf::{VcfHeader, read_variants};
 use crate::genome::{Reference, Variant};
 
 const MATCH: u32 = 0;
@@ -185,6 +188,46 @@ fn a_donor_is_called_as_it_is_and_the_cut_does_not_matter() {
         }
         assert_eq!(cut, whole, "{step}");
     }
+}
+
+/// The VCF and the gVCF of the genome cut into regions of `step` bases.
+fn written(reference: &Reference, reads: &[AlignedRead], step: u32) -> (Vec<u8>, String) {
+    let settings = CallSettings { blocks: true, ..CallSettings::new(2) };
+    let (mut vcf, gvcf) = (Vec::new(), std::sync::Mutex::new(Vec::new()));
+    let header = VcfHeader::new("s", reference);
+    let mut output = Output::new(reference, header, &mut vcf, Some(&gvcf)).unwrap();
+    for start in (0..9000).step_by(step as usize) {
+        output.add(call(reference, 0, start, start + step, reads, &settings)).unwrap();
+    }
+    output.finish(&mut CallReport::default()).unwrap();
+    let mut text = String::new();
+    let gvcf = gvcf.into_inner().unwrap();
+    std::io::Read::read_to_string(&mut InflateReader::new(&gvcf[..], "gVCF"), &mut text).unwrap();
+    (vcf, text)
+}
+
+#[test]
+fn phase_and_blocks_do_not_depend_on_the_cut() {
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let haplotypes = donor().map(|events| resolved(bases, events));
+    let reads = reads(bases, &haplotypes, 20);
+    let whole = written(&reference, &reads, 9000);
+    for step in [333, 1200, 4000] {
+        assert!(written(&reference, &reads, step) == whole, "{step}");
+    }
+    let variants = read_variants(&whole.0[..], &reference).unwrap();
+    let phased = |position: u32| {
+        let site = variants.iter().find(|site| site.position == position).unwrap();
+        (site.genotype.clone(), site.phase_set)
+    };
+    // On different haplotypes, as reads show.
+    assert_eq!(phased(1200), (vec![0, 1], Some(1201)));
+    assert_eq!(phased(1210), (vec![1, 0], Some(1201)));
+    assert_eq!(phased(6001), (vec![1, 0], Some(6001)));
+    assert_eq!(phased(3999), (vec![0, 1], None));
+    let blocks = whole.1.lines().filter(|line| line.contains("\tEND=")).count();
+    assert!((50..5000).contains(&blocks), "{blocks}");
 }
 
 #[test]
