@@ -11,7 +11,7 @@ use super::Error;
 use super::intake::{self, Source};
 use crate::base::SampleName;
 use crate::base::clock::Stopwatch;
-use crate::engine::{CallReport, CallRequest, Engine, Room};
+use crate::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
 use crate::flow::{Meters, StageReport, limiting_stage};
 use crate::genome::{Reference, Regions};
 
@@ -35,6 +35,8 @@ pub struct Analyse<'a> {
     pub command_line: String,
     /// What the engine may hold in memory.
     pub room: Room,
+    /// What alignments are written as.
+    pub format: AlignmentFormat,
     /// Counters.
     pub meters: &'a Meters,
 }
@@ -83,6 +85,8 @@ pub struct Calls {
     pub vcf: Vec<u8>,
     /// The tabix index.
     pub tabix: Vec<u8>,
+    /// The index of the alignments (`.bai`), where a BAM was written.
+    pub alignment_index: Vec<u8>,
 }
 
 impl Drop for Calls {
@@ -118,6 +122,7 @@ impl Analyse<'_> {
             threads: self.threads,
             command_line: self.command_line.clone(),
             room: self.room.clone(),
+            format: self.format,
         };
         let mut vcf = Vec::new();
         let report = self.engine.call(&request, reads, self.meters, &mut vcf, bam)?;
@@ -128,6 +133,9 @@ impl Analyse<'_> {
         let stages = self.meters.snapshot();
         let fastq_bytes =
             stages.iter().find(|stage| stage.stage == "parse").map_or(0, |stage| stage.bytes_out);
+        let too_long = (report.too_long > 0).then(|| {
+            format!("{} reads are too long for this engine: they were left out", report.too_long)
+        });
         let described = AnalyseReport {
             sample: self.sample.to_string(),
             engine: format!("{} {}", self.engine.name(), self.engine.version()),
@@ -144,9 +152,9 @@ impl Analyse<'_> {
             limiting_stage: limiting_stage(&stages)
                 .map_or_else(String::new, |stage| stage.stage.clone()),
             stages,
-            notices: Vec::new(),
+            notices: too_long.into_iter().collect(),
             keys: Vec::new(),
         };
-        (Calls { vcf, tabix: report.tabix }, described)
+        (Calls { vcf, tabix: report.tabix, alignment_index: report.alignment_index }, described)
     }
 }
