@@ -389,6 +389,7 @@ impl Bench<'_> {
             threads: self.cores,
             command_line: "dsgd run sample --reference reference".into(),
             room: crate::engine::Room::default(),
+            format: crate::engine::AlignmentFormat::Bam,
             meters: &meters,
         };
         std::thread::scope(|scope| {

@@ -12,8 +12,8 @@ use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
-use crate::engine::Room;
 use crate::engine::native::call::SharedSink;
+use crate::engine::{AlignmentFormat, Room};
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -58,8 +58,8 @@ pub struct Arguments {
     /// Call in these regions only
     #[arg(long, value_name = "BED")]
     regions: Option<PathBuf>,
-    /// Write the alignments as well
-    #[arg(long, value_name = "BAM")]
+    /// Write the alignments as well: BAM with its index beside it, or CRAM
+    #[arg(long, value_name = "OUT.bam|OUT.cram")]
     bam: Option<PathBuf>,
     /// Write quality figures into this folder: tables that MultiQC finds, and JSON
     #[arg(long, value_name = "DIR")]
@@ -97,6 +97,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         None => loaded.engine("native", threads, &[])?,
     };
     let loading_seconds = watch.elapsed().as_secs_f64();
+    let format = alignment_format(arguments)?;
     let room = Room {
         memory: arguments.memory,
         scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
@@ -117,6 +118,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         threads,
         command_line: command_line(arguments),
         room,
+        format,
         meters: &meters,
     };
     let mut bam = arguments.bam.as_deref().map(create).transpose()?;
@@ -136,16 +138,15 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     if let Some(bam) = bam {
         bam.finish()?;
     }
+    if let Some(path) = arguments.bam.as_deref().filter(|_| !calls.alignment_index.is_empty()) {
+        write_whole(&beside(path, ".bai"), &calls.alignment_index)?;
+    }
     if let (Some(gvcf), Some(path)) = (gvcf, &arguments.gvcf) {
         gvcf.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
-        let mut index = path.clone().into_os_string();
-        index.push(".tbi");
-        write_whole(Path::new(&index), &calls.gvcf_tabix)?;
+        write_whole(&beside(path, ".tbi"), &calls.gvcf_tabix)?;
     }
     write_whole(&arguments.output, &calls.vcf)?;
-    let mut index = arguments.output.clone().into_os_string();
-    index.push(".tbi");
-    write_whole(Path::new(&index), &calls.tabix)?;
+    write_whole(&beside(&arguments.output, ".tbi"), &calls.tabix)?;
     if let Some(folder) = &arguments.metrics {
         super::metrics::write(folder, &report, loading_seconds)?;
     }
@@ -166,6 +167,26 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         )
     });
     Ok(())
+}
+
+/// A file's path with `ending` behind it.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut longer = path.as_os_str().to_owned();
+    longer.push(ending);
+    longer.into()
+}
+
+/// What the alignments are written as, by the ending of their file.
+fn alignment_format(arguments: &Arguments) -> Result<AlignmentFormat, Error> {
+    let ending = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "cram");
+    if !arguments.bam.as_ref().is_some_and(ending) {
+        return Ok(AlignmentFormat::Bam);
+    }
+    if let Some(name) = &arguments.engine {
+        let what = format!("the engine '{name}' writes no CRAM: name a file that ends in .bam");
+        return Err(Error::Check { what, fault: Fault::Usage });
+    }
+    Ok(AlignmentFormat::Cram)
 }
 
 /// How the calls are made, for the header: file names without folders, which may name patients.

@@ -48,11 +48,14 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             let seconds = watch.elapsed().as_secs_f64();
             let report = serde_json::json!({
                 "index": output, "bytes": bytes, "seconds": seconds, "reference": loaded.digest,
+                "peak_memory_bytes": peak_memory().map(|peak| peak.0),
             });
             context.out.result("index build", &report, || {
                 let bases = loaded.reference.bases();
                 let size = ByteCount(bytes);
-                format!("{}: {size} for {bases} bases, {seconds:.1} s\n", output.display())
+                let peak = peak_memory()
+                    .map_or_else(String::new, |peak| format!(", at most {peak} of memory"));
+                format!("{}: {size} for {bases} bases, {seconds:.1} s{peak}\n", output.display())
             });
         }
         Command::Check { reference, index } => {
@@ -77,6 +80,14 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The most memory that this program has had, as the system counts it.
+fn peak_memory() -> Option<ByteCount> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(ByteCount(kibibytes << 10))
 }
 
 fn load(path: &std::path::Path) -> Result<LoadedReference, crate::site::Error> {

@@ -37,6 +37,18 @@ pub struct CallRequest<'a> {
     pub command_line: String,
     /// What the engine may hold in memory, and where the rest goes.
     pub room: Room,
+    /// What alignments are written as, where they are asked for.
+    pub format: AlignmentFormat,
+}
+
+/// A file format of alignments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AlignmentFormat {
+    /// BAM (SAM specification, section 4).
+    #[default]
+    Bam,
+    /// CRAM 3, against the reference of the request.
+    Cram,
 }
 
 /// How much an engine holds in memory. Never changes a byte of output.
@@ -61,6 +73,8 @@ pub struct CallReport {
     pub reads: u64,
     /// Reads placed on the reference.
     pub mapped: u64,
+    /// Reads longer than the engine maps; they count as unplaced.
+    pub too_long: u64,
     /// Reads marked as duplicates.
     pub duplicates: u64,
     /// Bytes of placed reads that memory had no room for and that went through the scratch file.
@@ -75,6 +89,8 @@ pub struct CallReport {
     pub metrics: Option<metrics::Metrics>,
     /// The same of the gVCF; empty without one.
     pub gvcf_tabix: Vec<u8>,
+    /// The index of the alignments (a `.bai` file's content); empty without BAM.
+    pub alignment_index: Vec<u8>,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.

@@ -12,7 +12,7 @@ use super::intake::{self, Source};
 use crate::base::SampleName;
 use crate::base::clock::Stopwatch;
 use crate::engine::metrics::Metrics;
-use crate::engine::{CallReport, CallRequest, Engine, Room};
+use crate::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
 use crate::flow::{Meters, StageReport, limiting_stage};
 use crate::genome::{Reference, Regions};
 
@@ -40,6 +40,8 @@ pub struct Analyse<'a> {
     pub command_line: String,
     /// What the engine may hold in memory.
     pub room: Room,
+    /// What alignments are written as.
+    pub format: AlignmentFormat,
     /// Counters.
     pub meters: &'a Meters,
 }
@@ -93,6 +95,8 @@ pub struct Calls {
     pub tabix: Vec<u8>,
     /// That of the gVCF; empty without one.
     pub gvcf_tabix: Vec<u8>,
+    /// The index of the alignments (`.bai`), where a BAM was written.
+    pub alignment_index: Vec<u8>,
 }
 
 impl Drop for Calls {
@@ -130,6 +134,7 @@ impl Analyse<'_> {
             threads: self.threads,
             command_line: self.command_line.clone(),
             room: self.room.clone(),
+            format: self.format,
         };
         let mut vcf = Vec::new();
         let report = self.engine.call(&request, reads, self.meters, &mut vcf, bam)?;
@@ -140,6 +145,9 @@ impl Analyse<'_> {
         let stages = self.meters.snapshot();
         let fastq_bytes =
             stages.iter().find(|stage| stage.stage == "parse").map_or(0, |stage| stage.bytes_out);
+        let too_long = (report.too_long > 0).then(|| {
+            format!("{} reads are too long for this engine: they were left out", report.too_long)
+        });
         let described = AnalyseReport {
             sample: self.sample.to_string(),
             engine: format!("{} {}", self.engine.name(), self.engine.version()),
@@ -157,9 +165,10 @@ impl Analyse<'_> {
                 .map_or_else(String::new, |stage| stage.stage.clone()),
             stages,
             metrics: report.metrics,
-            notices: Vec::new(),
+            notices: too_long.into_iter().collect(),
             keys: Vec::new(),
         };
-        (Calls { vcf, tabix: report.tabix, gvcf_tabix: report.gvcf_tabix }, described)
+        let (tabix, gvcf_tabix) = (report.tabix, report.gvcf_tabix);
+        (Calls { vcf, tabix, gvcf_tabix, alignment_index: report.alignment_index }, described)
     }
 }

@@ -91,6 +91,7 @@ impl Site {
             threads: self.threads(),
             command_line: format!("dsgd run {} --reference {}", deposit.name, loaded.name),
             room: crate::engine::Room::default(),
+            format: crate::engine::AlignmentFormat::Bam,
             meters,
         };
         std::thread::scope(|scope| {

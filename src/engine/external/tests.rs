@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::engine::Room;
+use crate::engine::{AlignmentFormat, Room};
 use crate::flow;
 use crate::genome::reads::ReadRange;
 use crate::genome::{ReadGroup, Reference};
@@ -75,6 +75,7 @@ fn run(
         threads: 3,
         command_line: "call".into(),
         room: Room::default(),
+        format: AlignmentFormat::Bam,
     };
     let (meters, mut out) = (Meters::default(), Vec::new());
     let reads = Flow::source(&meters, "reads", batches);

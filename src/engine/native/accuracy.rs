@@ -18,7 +18,7 @@ use super::place::{REVERSE, UNMAPPED, aligned};
 use super::{Index, Native};
 use crate::base::Chunk;
 use crate::base::clock::Stopwatch;
-use crate::engine::{CallRequest, Engine, Room};
+use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::lanes::{Input, Lane, reads};
 use crate::genome::reads::ReadRange;
@@ -92,6 +92,8 @@ struct Tally {
     correct: u64,
     sure: u64,
     sure_wrong: u64,
+    /// Of these, reads whose first aligned base is where it came from: what was clipped is adapter.
+    sure_clipped: u64,
     some: u64,
     some_wrong: u64,
     junk: u64,
@@ -114,6 +116,8 @@ impl Tally {
         if mapped && read.mapping_quality >= 20 {
             self.sure += 1;
             self.sure_wrong += u64::from(!correct);
+            let exact = read.contig == contig && i64::from(read.position) == position;
+            self.sure_clipped += u64::from(!correct && exact);
         }
         if mapped && read.mapping_quality >= 1 {
             self.some += 1;
@@ -124,13 +128,15 @@ impl Tally {
     fn say(&self) {
         let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
         say(&format!(
-            "{} reads: mapped {:.3} %, correct {:.3} %, MAPQ>=20 {:.3} % with error {:.4} %, MAPQ>=1 \
-             error {:.4} %; {} contaminants, {} with MAPQ>=20",
+            "{} reads: mapped {:.3} %, correct {:.3} %, MAPQ>=20 {:.3} % with error {:.4} % ({} reads, \
+             {} of them for their clipped adapter alone), MAPQ>=1 error {:.4} %; {} contaminants, {} with MAPQ>=20",
             self.reads,
             percent(self.mapped, self.reads),
             percent(self.correct, self.reads),
             percent(self.sure, self.reads),
             percent(self.sure_wrong, self.sure),
+            self.sure_wrong,
+            self.sure_clipped,
             percent(self.some_wrong, self.some),
             self.junk,
             self.junk_sure
@@ -204,6 +210,7 @@ fn the_whole_engine_takes_its_time() {
         threads: 2,
         command_line: "dsgd call".into(),
         room: Room::default(),
+        format: AlignmentFormat::Bam,
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, Lane::Pair(one, two))]));

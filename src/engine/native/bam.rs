@@ -1,37 +1,34 @@
-//! Alignments as BAM (SAM specification, section 4.2), coordinate-sorted.
-
-use std::io::Write;
+//! Records and header of BAM (SAM specification, section 4.2), before compression.
 
 use super::aligned::AlignedRead;
 use super::extend::span;
-use super::place::NOWHERE;
-use crate::engine::CallRequest;
+use super::mismatch::describe;
+use super::place::{NOWHERE, UNMAPPED};
+use crate::engine::{AlignmentFormat, CallRequest};
 use crate::genome::Reference;
-use crate::genome::bgzf;
 
-/// Writes one BAM.
-pub struct BamWriter<W: Write> {
-    inner: bgzf::Writer<W>,
+/// Turns reads into BAM records.
+pub struct Encoder<'a> {
+    reference: &'a Reference,
     /// The `RG` tag of each read group.
     tags: Vec<Vec<u8>>,
-    record: Vec<u8>,
+    /// Whether records say how they differ from the reference: CRAM does so by itself.
+    described: bool,
 }
 
-impl<W: Write> BamWriter<W> {
-    /// Writes the header. Errors: the output's.
-    pub fn new(inner: W, request: &CallRequest<'_>, version: &str) -> std::io::Result<Self> {
-        let mut inner = bgzf::Writer::new(inner, 1);
-        inner.write_all(&header(request.reference, &header_text(request, version)))?;
-        inner.end_block()?;
+impl<'a> Encoder<'a> {
+    /// An encoder for the reads of a request.
+    pub fn new(request: &CallRequest<'a>) -> Self {
         let tag = |id: &String| [b"RGZ", id.as_bytes(), b"\0"].concat();
         let tags = request.read_groups.iter().map(|group| tag(&group.id)).collect();
-        Ok(Self { inner, tags, record: Vec::new() })
+        let described = request.format == AlignmentFormat::Bam;
+        Self { reference: request.reference, tags, described }
     }
 
-    /// Writes one read; reads come in coordinate order. Errors: the output's.
-    pub fn write(&mut self, read: &AlignedRead, name: &[u8]) -> std::io::Result<()> {
-        let record = &mut self.record;
-        record.clear();
+    /// Appends one read with its length before it.
+    pub fn add(&self, read: &AlignedRead, name: &[u8], record: &mut Vec<u8>) {
+        let before = record.len();
+        record.extend([0; 4]);
         let name = if name.is_empty() { b"*" } else { name };
         let end = read.position.saturating_add(span(&read.cigar).max(1));
         let bin = if read.contig == NOWHERE { 4680 } else { bin_of(read.position, end) };
@@ -53,17 +50,28 @@ impl<W: Write> BamWriter<W> {
             read.bases.chunks(2).map(|two| nibble(&two[0]) << 4 | two.get(1).map_or(0, nibble)),
         );
         record.extend_from_slice(&read.qualities);
+        self.add_tags(read, record);
+        let bytes = (record.len() - before - 4) as u32;
+        record[before..before + 4].copy_from_slice(&bytes.to_le_bytes());
+    }
+
+    fn add_tags(&self, read: &AlignedRead, record: &mut Vec<u8>) {
         if let Some(tag) = self.tags.get(usize::from(read.read_group)) {
             record.extend_from_slice(tag);
         }
-        self.inner.write_all(&(record.len() as u32).to_le_bytes())?;
-        self.inner.write_all(record)
+        let contig = self.reference.contigs.get(read.contig as usize);
+        if let Some(contig) = contig.filter(|_| self.described && read.flags & UNMAPPED == 0) {
+            record.extend(b"MDZ");
+            let distance = describe(read, &contig.bases, record);
+            record.extend(b"\0NMI");
+            record.extend(distance.to_le_bytes());
+        }
     }
+}
 
-    /// Writes what is left. Errors: the output's.
-    pub fn finish(self) -> std::io::Result<W> {
-        self.inner.finish()
-    }
+/// Header of a BAM, before compression.
+pub fn header(request: &CallRequest<'_>, version: &str) -> Vec<u8> {
+    header_bytes(request.reference, &header_text(request, version))
 }
 
 fn place(number: u32) -> [u8; 4] {
@@ -71,7 +79,7 @@ fn place(number: u32) -> [u8; 4] {
     number.to_le_bytes()
 }
 
-fn header(reference: &Reference, text: &str) -> Vec<u8> {
+fn header_bytes(reference: &Reference, text: &str) -> Vec<u8> {
     let mut out = b"BAM\x01".to_vec();
     out.extend((text.len() as u32).to_le_bytes());
     out.extend_from_slice(text.as_bytes());

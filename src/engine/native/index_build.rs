@@ -1,5 +1,11 @@
 //! Building the index: seeds are gathered by the first bits of their hash, and each such part is
 //! put in order by itself, within the processor's cache.
+//!
+//! Measured with 120 million bases on two threads: 2.9 s of processor time (0.9 s of it taking the
+//! seeds), 0.98 GB at the peak with the reference in memory. A human genome of 3.1 billion bases is
+//! by extrapolation, not by measurement: 4.9 GB of entries, 2.1 GB of bucket starts, 1.2 GB of bit
+//! planes, 3.1 GB of reference and up to 2 GB on the way, thus 11.3 GB and at the peak 13 GB; its
+//! seeds are taken twelve times, once a round, thus five to six minutes of processor time.
 
 use std::sync::Mutex;
 

@@ -1,11 +1,16 @@
 //! Our own engine on the CPU: mapping, ordering, calling.
+//!
+//! It is made for short reads. Reads of more than 1024 bases are taken without error, stay without
+//! a place (in a BAM they stand at the end) and are counted in the report.
 
 #[cfg(test)]
 mod accuracy;
 pub mod aligned;
+mod alignments;
 mod bam;
 pub mod call;
 mod candidate;
+mod cram;
 mod duplicates;
 mod extend;
 pub mod index;
@@ -15,6 +20,7 @@ mod insert;
 mod learn;
 mod map;
 mod metrics;
+mod mismatch;
 mod order;
 mod packed;
 mod pair;

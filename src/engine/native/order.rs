@@ -172,7 +172,7 @@ impl Bins {
     pub fn any_near(&self, contig: u32, start: u32, end: u32) -> bool {
         let first = self.map.bin(contig, start.saturating_sub(BIN_BASES));
         let last = self.map.bin(contig, end.saturating_sub(1)).min(self.last_bin(contig));
-        (first..=last).any(|bin| !self.blocks[bin].is_empty() || !self.extents[bin].is_empty())
+        (first..=last).any(|bin| !self.is_empty(bin))
     }
 
     /// All reads of a bin in order, with their names.
@@ -188,6 +188,30 @@ impl Bins {
         let mut reads: Vec<_> = loaded.packed().map(named).collect();
         reads.sort_unstable_by_key(|(read, _)| order_of(read));
         Ok(reads)
+    }
+
+    /// Passes the reads without a place to `take`, in order of template and mate.
+    ///
+    /// They were added in that order, so they need not be held all at once. Errors: the scratch
+    /// file's, and whatever `take` ends with.
+    pub fn each_unplaced<E: From<spill::Error>>(
+        &self,
+        mut take: impl FnMut(AlignedRead, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut pass = |loaded: &Loaded<'_>| {
+            loaded.packed().try_for_each(|packed| take(packed.unpack(), packed.name()))
+        };
+        if let Some(spill) = &self.spill {
+            for extent in &self.extents[UNPLACED] {
+                pass(&Loaded { spilled: vec![spill.read(extent)?], blocks: &[] })?;
+            }
+        }
+        pass(&Loaded { spilled: Vec::new(), blocks: &self.blocks[UNPLACED] })
+    }
+
+    /// Whether a bin has no reads.
+    pub fn is_empty(&self, bin: usize) -> bool {
+        self.blocks[bin].is_empty() && self.extents[bin].is_empty()
     }
 
     /// Number of bins.

@@ -2,17 +2,18 @@
 //! called in parallel and written in order.
 
 use std::io::Write;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::Native;
 use super::aligned::AlignedRead;
-use super::bam::BamWriter;
+use super::alignments;
 use super::call::{CallSettings, MARGIN, Output, RegionCalls, call};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
-use super::learn::Learn;
+use super::learn::{Learn, Models};
 use super::map::{Mapper, Workspace};
-use super::order::{BIN_BASES, BinMap, Bins, UNPLACED};
+use super::order::{BIN_BASES, BinMap, Bins};
+use super::packed::READ_BASES_MAX;
 use super::place::{UNMAPPED, aligned};
 use super::record::pack;
 use crate::base::clock::Stopwatch;
@@ -33,6 +34,8 @@ struct MappedBatch {
     reads: u64,
     mapped: u64,
     metrics: Metrics,
+    /// Reads that are too long to be mapped.
+    too_long: u64,
 }
 
 impl Weigh for MappedBatch {
@@ -90,10 +93,9 @@ pub fn run(
     let watch = Stopwatch::start();
     let duplicates = collector.mark(request.threads);
     order.busy(watch.elapsed());
-    if let Some(bam) = bam {
-        let watch = Stopwatch::start();
-        write_bam(engine, request, &bins, &duplicates, bam)?;
-        meters.add("bam", 1).busy(watch.elapsed());
+    if let Some(out) = bam {
+        let index = alignments::write(engine, request, &bins, &duplicates, meters, out)?;
+        report.alignment_index = index;
     }
     call_all(engine, request, &bins, &duplicates, meters, vcf, &mut report)?;
     Ok(report)
@@ -117,16 +119,16 @@ fn map_all(
     report: &mut CallReport,
 ) -> Result<(Bins, Collector), Error> {
     let mapper = Arc::new(Mapper::new(engine.index.clone()));
-    let model = Arc::new(OnceLock::new());
+    let models = Arc::new(Models::new(request.read_groups.len()));
     let map = BinMap::new(request.reference);
     let mut bins = Bins::new(map.clone(), request.room.clone());
     let mut collector = Collector::new();
     let libraries = libraries(request);
-    let learn = Learn::new(mapper.clone(), model.clone());
+    let learn = Learn::new(mapper.clone(), models.clone());
     std::thread::scope(|scope| {
         let stock = Stock::<Workspace>::new();
         let work = move |batch: ReadBatch| {
-            let model = model.get_or_init(InsertModel::default);
+            let model = models.of(batch.read_group);
             let packer = Packer { mapper: &mapper, map: &map, libraries: &libraries, keep_names };
             Ok(stock.with(|work| packer.pack(&batch, model, work)))
         };
@@ -143,6 +145,7 @@ fn map_all(
             report.reads += batch.reads;
             report.mapped += batch.mapped;
             report.metrics.iter_mut().for_each(|metrics| metrics.merge(&batch.metrics));
+            report.too_long += batch.too_long;
             order.busy(watch.elapsed());
             order.came_out(batch.packed.len() as u64);
         }
@@ -191,6 +194,7 @@ impl Packer<'_> {
         out.reads += 1;
         out.mapped += u64::from(read.flags & UNMAPPED == 0);
         out.metrics.add(read);
+        out.too_long += u64::from(read.bases.len() > READ_BASES_MAX);
         if !self.keep_names && read.flags & UNMAPPED != 0 {
             return;
         }
@@ -206,23 +210,6 @@ fn short_name(line: &[u8]) -> &[u8] {
     let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
     let name = &line[..end];
     name.strip_suffix(b"/1").or_else(|| name.strip_suffix(b"/2")).unwrap_or(name)
-}
-
-fn write_bam(
-    engine: &Native,
-    request: &CallRequest<'_>,
-    bins: &Bins,
-    duplicates: &Duplicates,
-    out: &mut (dyn Write + Send),
-) -> Result<(), Error> {
-    let failed = |source| Error::Output { what: "the alignments", source };
-    let mut writer = BamWriter::new(out, request, &engine.version()).map_err(failed)?;
-    for bin in (UNPLACED + 1..bins.count()).chain([UNPLACED]) {
-        for (read, name) in bins.ordered(bin, duplicates)? {
-            writer.write(&read, &name).map_err(failed)?;
-        }
-    }
-    writer.finish().and_then(|out| out.flush()).map_err(failed)
 }
 
 fn call_all(

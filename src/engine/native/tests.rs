@@ -13,7 +13,7 @@ use super::place::{LAST, PROPER, REVERSE, UNMAPPED, aligned};
 use super::simulate::{Random, batches, random_bases, reference_of, reverse_complement};
 use super::{Index, Native};
 use crate::base::ByteCount;
-use crate::engine::{CallReport, CallRequest, Engine, Room};
+use crate::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
 
@@ -263,6 +263,16 @@ fn call_within(
     threads: usize,
     room: Room,
 ) -> Output {
+    call_as(reference, batches, threads, room, AlignmentFormat::Bam)
+}
+
+fn call_as(
+    reference: &Reference,
+    batches: Vec<ReadBatch>,
+    threads: usize,
+    room: Room,
+    format: AlignmentFormat,
+) -> Output {
     let engine = Native::new(Arc::new(Index::build(reference, threads).unwrap()));
     let group = |id: &str, library: &str| ReadGroup {
         id: id.into(),
@@ -283,6 +293,7 @@ fn call_within(
         threads,
         command_line: "dsgd call".into(),
         room,
+        format,
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", batches.into_iter().map(Ok));
@@ -333,10 +344,13 @@ fn a_small_memory_gives_the_same_bytes() {
 #[test]
 fn the_alignments_are_a_sorted_bam_that_others_read() {
     use noodles::bam;
+    use noodles::csi::BinningIndex;
     let reference = genome();
     let (_, mut reads) = pairs(&reference.contigs[0].bases, 500, 100, 35);
     reads.extend([vec![4; 40], vec![4; 41]]);
     let out = call(&reference, batches(&reads, Layout::Paired, 100), 2);
+    let index = bam::bai::io::Reader::new(&out.report.alignment_index[..]).read_index().unwrap();
+    assert_eq!(index.unplaced_unmapped_record_count(), Some(2));
     let mut reader = bam::io::Reader::new(&out.bam[..]);
     let header = reader.read_header().unwrap();
     assert_eq!((header.reference_sequences().len(), header.read_groups().len()), (2, 2));
@@ -352,9 +366,99 @@ fn the_alignments_are_a_sorted_bam_that_others_read() {
         let name = record.name().unwrap().to_string();
         assert!(name.starts_with("read") && !name.contains(' '), "{name}");
         use noodles::sam::alignment::record::data::field::Tag;
-        assert!(record.data().get(&Tag::READ_GROUP).is_some());
+        for tag in [Tag::READ_GROUP, Tag::MISMATCHED_POSITIONS, Tag::EDIT_DISTANCE] {
+            assert!(record.data().get(&tag).is_some());
+        }
     }
     assert!(records[1000].flags().is_unmapped() && records[1001].alignment_start().is_none());
+}
+
+#[test]
+fn samtools_reads_the_same_from_bam_and_cram() {
+    let samtools = |arguments: &[&str]| {
+        std::process::Command::new("samtools").args(arguments).output().map(|output| {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{arguments:?}: {errors}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        })
+    };
+    if samtools(&["--version"]).is_err() {
+        eprintln!("skipped: samtools is not there");
+        return;
+    }
+    let reference = genome();
+    let (_, mut reads) = pairs(&reference.contigs[0].bases, 3000, 100, 55);
+    let (_, others) = pairs(&reference.contigs[1].bases, 500, 90, 56);
+    reads.extend(others);
+    reads.extend([vec![4; 40], random_bases(123, 41)]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let mut fasta = Vec::new();
+    for contig in &reference.contigs {
+        fasta.extend(format!(">{}\n", contig.name).bytes());
+        fasta.extend(contig.bases.iter().map(|&code| b"ACGTN"[usize::from(code)]));
+        fasta.push(b'\n');
+    }
+    std::fs::write(path("r.fa"), fasta).unwrap();
+    let mut texts = Vec::new();
+    for (format, name) in [(AlignmentFormat::Bam, "a.bam"), (AlignmentFormat::Cram, "a.cram")] {
+        let batches = |count| batches(&reads, Layout::Paired, count);
+        let out = call_as(&reference, batches(100), 2, Room::default(), format);
+        let again = call_as(&reference, batches(333), 1, Room::default(), format);
+        assert!(out.bam == again.bam && out.vcf == again.vcf, "{name}");
+        std::fs::write(path(name), &out.bam).unwrap();
+        samtools(&["quickcheck", &path(name)]).unwrap();
+        if format == AlignmentFormat::Bam {
+            std::fs::write(path("a.bam.bai"), &out.report.alignment_index).unwrap();
+            let counted = samtools(&["view", "-c", &path(name), "contig1:2000-3000"]).unwrap();
+            let all = samtools(&["view", &path(name)]).unwrap();
+            let overlaps = |line: &&str| {
+                let fields: Vec<&str> = line.split('\t').collect();
+                let start: u32 = fields[3].parse().unwrap();
+                fields[2] == "contig1" && start <= 3000 && start + 89 >= 2000
+            };
+            let expected = all.lines().filter(overlaps).count();
+            let counted: usize = counted.trim().parse().unwrap();
+            assert!(counted.abs_diff(expected) < 5 && counted > 80, "{counted} {expected}");
+            // The tags are those that samtools computes itself.
+            let computed = samtools(&["calmd", &path(name), &path("r.fa")]).unwrap();
+            let records: Vec<&str> =
+                computed.lines().filter(|line| !line.starts_with('@')).collect();
+            assert!(all.lines().eq(records));
+        }
+        texts.push(samtools(&["view", "-T", &path("r.fa"), &path(name)]).unwrap());
+    }
+    let lines = |text: &str| -> Vec<Vec<String>> {
+        let fields = |line: &str| {
+            let mut fields: Vec<String> = line.split('\t').map(String::from).collect();
+            fields[11..].sort();
+            fields
+        };
+        text.lines().map(fields).collect()
+    };
+    let (bam, cram) = (lines(&texts[0]), lines(&texts[1]));
+    assert_eq!(bam.len(), reads.len());
+    for (one, other) in bam.iter().zip(&cram) {
+        assert_eq!(one, other);
+    }
+    assert_eq!(bam.len(), cram.len());
+}
+
+#[test]
+fn long_reads_are_counted_and_have_no_place() {
+    let reference = genome();
+    let bases = &reference.contigs[0].bases;
+    let reads: Vec<Vec<u8>> = [1000, 1024, 1025, 10_000]
+        .iter()
+        .map(|&length| bases[700..700 + length].to_vec())
+        .collect();
+    let out = call(&reference, batches(&reads, Layout::Single, 2), 1);
+    assert_eq!((out.report.reads, out.report.mapped, out.report.too_long), (4, 2, 2));
+    let mut reader = noodles::bam::io::Reader::new(&out.bam[..]);
+    reader.read_header().unwrap();
+    let lengths: Vec<usize> =
+        reader.records().map(|record| record.unwrap().sequence().len()).collect();
+    assert_eq!(lengths, [1000, 1024, 1025, 10_000]);
 }
 
 #[test]
@@ -380,6 +484,7 @@ fn an_index_of_another_reference_is_refused() {
         threads: 1,
         command_line: String::new(),
         room: Room::default(),
+        format: AlignmentFormat::Bam,
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", std::iter::empty());

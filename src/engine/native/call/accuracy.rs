@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::base::Chunk;
 use crate::engine::compare::{Comparison, compare};
 use crate::engine::native::{Index, Native};
-use crate::engine::{CallRequest, Engine, Room};
+use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::inflate::InflateReader;
 use crate::genome::lanes::{Input, Lane, reads};
@@ -124,6 +124,7 @@ fn measure(
         threads,
         command_line: "dsgd call".into(),
         room: Room::default(),
+        format: AlignmentFormat::Bam,
     };
     let pairs = lanes.iter().map(|files| files.map(|file| input(&folder.join(file))));
     let lanes: Vec<_> =

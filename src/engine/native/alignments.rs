@@ -1,0 +1,257 @@
+//! The alignments as a file: BAM with its index, or CRAM, in coordinate order.
+//!
+//! Bins are encoded and compressed in parallel. A bin begins a new BGZF block, so the bytes are the
+//! same for any number of threads.
+
+use std::io::Write;
+
+use noodles::core::Position;
+use noodles::csi::binning_index::Indexer;
+use noodles::csi::binning_index::index::reference_sequence::bin::Chunk;
+use noodles::csi::binning_index::index::reference_sequence::index::LinearIndex;
+
+use super::Native;
+use super::aligned::AlignedRead;
+use super::bam::{Encoder, header};
+use super::cram::CramWriter;
+use super::duplicates::Duplicates;
+use super::extend::span;
+use super::order::{Bins, UNPLACED};
+use super::place::{NOWHERE, UNMAPPED};
+use crate::engine::{AlignmentFormat, CallRequest, Error};
+use crate::flow::{self, Flow, Meters, Weigh};
+use crate::genome::bgzf::{BLOCK_BYTES, Deflater, END_MARKER, VirtualOffset};
+
+/// Compression level: alignments are large and often temporary.
+const LEVEL: u8 = 4;
+
+/// Records of reads without a place that are compressed together.
+const UNPLACED_BYTES: usize = 32 * BLOCK_BYTES;
+
+/// Writes the alignments; gives the content of the index (`.bai`), empty for CRAM.
+///
+/// Errors: the output's and the scratch file's.
+pub fn write(
+    engine: &Native,
+    request: &CallRequest<'_>,
+    bins: &Bins,
+    duplicates: &Duplicates,
+    meters: &Meters,
+    out: &mut (dyn Write + Send),
+) -> Result<Vec<u8>, Error> {
+    let head = header(request, &crate::engine::Engine::version(engine));
+    let failed = |source| Error::Output { what: "the alignments", source };
+    match request.format {
+        AlignmentFormat::Bam => {
+            let mut file = BamFile::new(out, &head).map_err(failed)?;
+            each_piece(request, bins, duplicates, meters, Blocks, |piece| {
+                file.add(&piece).map_err(failed)
+            })?;
+            file.finish(request.reference.contigs.len()).map_err(failed)
+        }
+        AlignmentFormat::Cram => {
+            let mut file = CramWriter::new(engine, request, &head, out).map_err(failed)?;
+            each_piece(request, bins, duplicates, meters, Plain, |piece| {
+                file.add(&piece.bytes).map_err(failed)
+            })?;
+            file.finish().map_err(failed)?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Records of one bin.
+#[derive(Default)]
+struct Piece {
+    /// The records, compressed or not.
+    bytes: Vec<u8>,
+    /// What the index needs of each record.
+    marks: Vec<Mark>,
+}
+
+impl Weigh for Piece {
+    fn weight(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// One record in the index: its place on the reference and in the piece.
+struct Mark {
+    contig: u32,
+    start: u32,
+    end: u32,
+    mapped: bool,
+    from: VirtualOffset,
+    to: VirtualOffset,
+}
+
+/// What becomes of a piece's records.
+trait Packing: Clone + Send + Sync {
+    fn pack(&mut self, records: Vec<u8>, piece: &mut Piece, ends: &[usize]);
+}
+
+#[derive(Clone)]
+struct Plain;
+
+impl Packing for Plain {
+    fn pack(&mut self, records: Vec<u8>, piece: &mut Piece, _: &[usize]) {
+        piece.bytes = records;
+    }
+}
+
+/// Compresses records into BGZF blocks.
+#[derive(Clone)]
+struct Blocks;
+
+impl Packing for Blocks {
+    fn pack(&mut self, records: Vec<u8>, piece: &mut Piece, ends: &[usize]) {
+        let mut deflater = Deflater::new(LEVEL);
+        let mut starts = Vec::with_capacity(records.len() / BLOCK_BYTES + 2);
+        for text in records.chunks(BLOCK_BYTES) {
+            starts.push(piece.bytes.len() as u64);
+            deflater.block(text, &mut piece.bytes);
+        }
+        starts.push(piece.bytes.len() as u64);
+        let offset = |at: usize| {
+            let block = if at == records.len() { starts.len() - 1 } else { at / BLOCK_BYTES };
+            let within = if at == records.len() { 0 } else { at % BLOCK_BYTES };
+            VirtualOffset::new(starts[block], within)
+        };
+        let mut from = 0;
+        for (mark, &end) in piece.marks.iter_mut().zip(ends) {
+            (mark.from, mark.to) = (offset(from), offset(end));
+            from = end;
+        }
+    }
+}
+
+/// Encodes reads into one piece.
+fn piece_of<'r>(
+    encoder: &Encoder<'_>,
+    packing: &mut impl Packing,
+    reads: impl Iterator<Item = (&'r AlignedRead, &'r [u8])>,
+) -> Piece {
+    let (mut records, mut ends, mut piece) = (Vec::new(), Vec::new(), Piece::default());
+    for (read, name) in reads {
+        encoder.add(read, name, &mut records);
+        ends.push(records.len());
+        piece.marks.push(Mark {
+            contig: read.contig,
+            start: read.position,
+            end: read.position.saturating_add(span(&read.cigar).max(1)),
+            mapped: read.flags & UNMAPPED == 0,
+            from: VirtualOffset::default(),
+            to: VirtualOffset::default(),
+        });
+    }
+    packing.pack(records, &mut piece, &ends);
+    piece
+}
+
+/// Passes the records of all bins to `take`: those with a place in coordinate order, then the
+/// others.
+fn each_piece(
+    request: &CallRequest<'_>,
+    bins: &Bins,
+    duplicates: &Duplicates,
+    meters: &Meters,
+    packing: impl Packing,
+    mut take: impl FnMut(Piece) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let encoder = Encoder::new(request);
+    std::thread::scope(|scope| {
+        let numbers = (UNPLACED + 1..bins.count()).filter(|&bin| !bins.is_empty(bin));
+        let (encoder, one) = (&encoder, packing.clone());
+        let work = move |bin: Bin| {
+            let reads = bins
+                .ordered(bin.0, duplicates)
+                .map_err(|error| flow::Error::in_stage("alignments", error))?;
+            let reads = reads.iter().map(|(read, name)| (read, &name[..]));
+            Ok(piece_of(encoder, &mut one.clone(), reads))
+        };
+        let pieces = Flow::source(meters, "bins", numbers.map(|bin| Ok(Bin(bin))));
+        for piece in pieces.map_parallel(scope, "alignments", request.threads, work) {
+            take(piece?)?;
+        }
+        Ok::<(), Error>(())
+    })?;
+    let (mut packing, mut waiting, mut bytes) = (packing, Vec::new(), 0);
+    bins.each_unplaced(|read, name| {
+        bytes += read.bases.len() * 2 + name.len();
+        waiting.push((read, name.to_vec()));
+        if bytes < UNPLACED_BYTES {
+            return Ok(());
+        }
+        bytes = 0;
+        let reads = waiting.iter().map(|(read, name)| (read, &name[..]));
+        let piece = piece_of(&encoder, &mut packing, reads);
+        waiting.clear();
+        take(piece)
+    })?;
+    let reads = waiting.iter().map(|(read, name)| (read, &name[..]));
+    take(piece_of(&encoder, &mut packing, reads))
+}
+
+struct Bin(usize);
+
+impl Weigh for Bin {
+    fn weight(&self) -> u64 {
+        1
+    }
+}
+
+/// A BAM and its index as they grow.
+struct BamFile<W: Write> {
+    out: W,
+    written: u64,
+    /// `None` when a contig is longer than the index can say.
+    indexer: Option<Indexer<LinearIndex>>,
+}
+
+impl<W: Write> BamFile<W> {
+    fn new(mut out: W, header: &[u8]) -> std::io::Result<Self> {
+        let mut blocks = Vec::new();
+        Deflater::new(LEVEL).blocks(header, &mut blocks);
+        out.write_all(&blocks)?;
+        Ok(Self { out, written: blocks.len() as u64, indexer: Some(Indexer::default()) })
+    }
+
+    fn add(&mut self, piece: &Piece) -> std::io::Result<()> {
+        for mark in &piece.marks {
+            self.index(mark);
+        }
+        self.written += piece.bytes.len() as u64;
+        self.out.write_all(&piece.bytes)
+    }
+
+    fn index(&mut self, mark: &Mark) {
+        let base = self.written << 16;
+        let offset = |within: VirtualOffset| (base + within.0).into();
+        let chunk = Chunk::new(offset(mark.from), offset(mark.to));
+        let position = |at: u32| Position::new(at as usize);
+        let place = match (mark.contig, position(mark.start.saturating_add(1)), position(mark.end))
+        {
+            (NOWHERE, _, _) => None,
+            (contig, Some(start), Some(end)) => Some((contig as usize, start, end, mark.mapped)),
+            _ => None,
+        };
+        if let Some(indexer) = &mut self.indexer
+            && indexer.add_record(place, chunk).is_err()
+        {
+            // Positions from 2^29 on are beyond this kind of index: the file goes without.
+            self.indexer = None;
+        }
+    }
+
+    /// Ends the file; gives the index.
+    fn finish(mut self, contigs: usize) -> std::io::Result<Vec<u8>> {
+        self.out.write_all(&END_MARKER)?;
+        self.out.flush()?;
+        let mut bytes = Vec::new();
+        if let Some(indexer) = self.indexer {
+            let index = indexer.build(contigs);
+            noodles::bam::bai::io::Writer::new(&mut bytes).write_index(&index)?;
+        }
+        Ok(bytes)
+    }
+}
