@@ -1,5 +1,9 @@
 //! The alignments as CRAM 3 (CRAM format specification, version 3.1), against the index's
 //! reference.
+//!
+//! The records are the same for any number of threads; the bytes are not, since the library that
+//! writes them orders the blocks of a slice by chance. It also writes the read group both as a
+//! field and as a tag, so that samtools shows `RG` twice.
 
 use std::io::{self, Write};
 use std::sync::Arc;
