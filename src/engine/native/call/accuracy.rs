@@ -18,7 +18,7 @@ use crate::genome::vcf::read_variants;
 use crate::genome::{ReadGroup, Reference, Variant};
 
 /// A folder of the shared test data, or `None` with a note.
-fn shared(part: &str) -> Option<PathBuf> {
+pub(super) fn shared(part: &str) -> Option<PathBuf> {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared"));
     let root = std::env::var_os("DSGD_SHARED").map_or_else(beside, PathBuf::from);
     let path = root.join("data").join(part);
@@ -29,14 +29,14 @@ fn shared(part: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn text(path: &Path) -> Vec<u8> {
+pub(super) fn text(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).unwrap();
     InflateReader::new(file, "test data").read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-fn input<'a>(path: &Path) -> Input<'a> {
+pub(super) fn input<'a>(path: &Path) -> Input<'a> {
     let bytes = text(path);
     let chunks: Vec<_> = bytes.chunks(1 << 20).map(|part| Ok(Chunk::from_bytes(0, part))).collect();
     let file = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -19,6 +19,8 @@ mod evidence;
 mod genotype;
 mod haplotype;
 mod likelihood;
+#[cfg(test)]
+mod microbes;
 mod output;
 mod phase;
 mod repeat;

@@ -46,8 +46,6 @@ struct Set {
 
 struct Item<T> {
     item: T,
-    /// Where it lies.
-    place: (u32, u32),
     /// Number of its set, while that is not known to have two sites.
     waits_for: Option<u64>,
 }
@@ -78,7 +76,7 @@ impl<T: Phased> Phaser<T> {
         let (contig, position) = place;
         self.sets.retain(|set| set.contig == contig && set.last + REACH_BASES >= position);
         let number = self.first_item + self.waiting.len() as u64;
-        self.waiting.push_back(Item { item, place, waits_for: None });
+        self.waiting.push_back(Item { item, waits_for: None });
         if witnesses.is_empty() {
             return;
         }

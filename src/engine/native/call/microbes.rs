@@ -1,0 +1,94 @@
+//! Genomes of one copy, on shared real reads: a virus without variants, and a mixed population of
+//! a phage against what bwa and bcftools find.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::accuracy::{input, shared, text};
+use crate::engine::compare::compare;
+use crate::engine::native::{Index, Native};
+use crate::engine::{CallRequest, Engine};
+use crate::flow::{Flow, Meters};
+use crate::genome::lanes::{Lane, reads};
+use crate::genome::region::Region;
+use crate::genome::vcf::read_variants;
+use crate::genome::{ReadGroup, Reference, Variant};
+
+/// Least QUAL of the other caller's sites that count as confident.
+const CONFIDENT: f32 = 30.0;
+
+fn called(reference: &Reference, lane: Lane<'_>) -> Vec<Variant> {
+    let group = ReadGroup {
+        id: "lane".into(),
+        sample: "sample".into(),
+        library: "library".into(),
+        unit: String::new(),
+        platform: "ILLUMINA".into(),
+    };
+    let request = CallRequest {
+        reference,
+        reference_path: Path::new("reference.fa"),
+        sample: "sample".into(),
+        read_groups: vec![group],
+        ploidy: 1,
+        haploid: None,
+        gvcf: None,
+        regions: None,
+        threads: 2,
+        command_line: "dsgd call".into(),
+    };
+    let meters = Meters::default();
+    let reads = Flow::source(&meters, "reads", reads(vec![(0, lane)]));
+    let engine = Native::new(Arc::new(Index::build(reference, 2).unwrap()));
+    let mut vcf = Vec::new();
+    engine.call(&request, reads, &meters, &mut vcf, None).unwrap();
+    let mut calls = read_variants(&vcf[..], reference).unwrap();
+    calls.retain(|call| call.filters.is_empty());
+    calls
+}
+
+#[test]
+fn a_virus_of_the_reference_strain_has_no_variants() {
+    let Some(folder) = shared("sarscov2_twist_miseq") else { return };
+    let fasta = text(&folder.join("NC_045512.2.fasta"));
+    let reference = Reference::read_fasta(&fasta[..]).unwrap();
+    let file = |mate: u8| input(&folder.join(format!("pos_MN908947_3_1_R{mate}.fastq.gz")));
+    assert_eq!(called(&reference, Lane::Pair(file(1), file(2))), []);
+}
+
+/// Needs bwa, samtools and bcftools: `cargo test --release --lib microbes -- --ignored`.
+#[test]
+#[ignore = "runs other programs"]
+fn a_mixed_population_of_a_phage_is_called_as_bcftools_calls_it() {
+    let Some(folder) = shared("lambda_breseq_ga2") else { return };
+    let work = tempfile::tempdir().unwrap();
+    let fasta = text(&folder.join("lambda.fa"));
+    std::fs::write(work.path().join("ref.fa"), &fasta).unwrap();
+    let files =
+        ["3", "A"].map(|part| folder.join(format!("lambda_mixed_population.{part}.fastq.gz")));
+    let fastq = files.iter().flat_map(|file| text(file)).collect::<Vec<u8>>();
+    std::fs::write(work.path().join("reads.fq"), &fastq).unwrap();
+    let script = "set -e; samtools faidx ref.fa; bwa index ref.fa; \
+        bwa mem ref.fa reads.fq | samtools sort -o reads.bam -; samtools index reads.bam; \
+        bcftools mpileup -d 10000 -f ref.fa reads.bam | bcftools call --ploidy 1 -mv -o calls.vcf";
+    let mut shell = Command::new("bash");
+    shell.args(["-o", "pipefail", "-c", script]).current_dir(work.path());
+    if !shell.output().is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "skipped: bwa, samtools or bcftools absent");
+        return;
+    }
+    let reference = Reference::read_fasta(&fasta[..]).unwrap();
+    let calls = called(&reference, Lane::Single(input(&work.path().join("reads.fq"))));
+    let mut theirs = read_variants(&text(&work.path().join("calls.vcf"))[..], &reference).unwrap();
+    theirs.retain(|call| call.quality >= CONFIDENT);
+    let contig = &reference.contigs[0];
+    let end = contig.bases.len() as u32;
+    let everywhere = [Region { contig: contig.name.clone(), start: 0, end }].into_iter().collect();
+    let comparison = compare(&reference, &theirs, &calls, &everywhere, 1);
+    let _ = writeln!(std::io::stderr(), "{:#?}", comparison.disagreements);
+    let (snp, indel) = (comparison.snp, comparison.indel);
+    assert!(snp.found + indel.found >= 20, "{snp:?} {indel:?}");
+    assert!((snp.missed + indel.missed) * 100 <= snp.found + indel.found, "{snp:?} {indel:?}");
+}
