@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::accuracy::{input, shared, text};
 use crate::engine::compare::compare;
 use crate::engine::native::{Index, Native};
-use crate::engine::{CallRequest, Engine};
+use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::lanes::{Lane, reads};
 use crate::genome::region::Region;
@@ -38,6 +38,8 @@ fn called(reference: &Reference, lane: Lane<'_>) -> Vec<Variant> {
         regions: None,
         threads: 2,
         command_line: "dsgd call".into(),
+        room: Room::default(),
+        format: AlignmentFormat::Bam,
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, lane)]));
