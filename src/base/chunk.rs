@@ -1,9 +1,11 @@
 //! A numbered, page-aligned run of bytes: what the dataflow carries.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use crossbeam::channel::Sender;
+
+use super::pool::Shelf;
 
 /// Alignment of every chunk in bytes: enough for `O_DIRECT` on any common disk.
 pub const PAGE_BYTES: usize = 4096;
@@ -22,7 +24,7 @@ pub struct Chunk {
     len: usize,
     seq: u64,
     secret: bool,
-    home: Option<Sender<Box<[Page]>>>,
+    home: Option<Arc<Shelf>>,
 }
 
 impl Chunk {
@@ -40,7 +42,7 @@ impl Chunk {
         chunk
     }
 
-    pub(crate) fn from_pages(pages: Box<[Page]>, home: Option<Sender<Box<[Page]>>>) -> Self {
+    pub(crate) fn from_pages(pages: Box<[Page]>, home: Option<Arc<Shelf>>) -> Self {
         Self { pages, len: 0, seq: 0, secret: false, home }
     }
 
@@ -105,9 +107,7 @@ impl Drop for Chunk {
             wipe(self.spare());
         }
         if let Some(home) = self.home.take() {
-            let pages = std::mem::take(&mut self.pages);
-            // A pool that is gone needs no pages back.
-            let _ = home.try_send(pages);
+            home.put(std::mem::take(&mut self.pages));
         }
     }
 }

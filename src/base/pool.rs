@@ -1,42 +1,64 @@
 //! The fixed set of chunks made at start; waiting for one is the backpressure.
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::chunk::{Chunk, Page, new_pages};
 
 /// A fixed number of chunks of one size. Memory use is `chunks * chunk_bytes`, whatever the input.
+///
+/// The chunk that came back last goes out first: its memory is still in the cache.
 #[derive(Clone)]
 pub struct Pool {
-    free: Receiver<Box<[Page]>>,
-    home: Sender<Box<[Page]>>,
+    shelf: Arc<Shelf>,
     chunk_bytes: usize,
+}
+
+/// Where the free memory lies.
+#[derive(Default)]
+pub(crate) struct Shelf {
+    free: Mutex<Vec<Box<[Page]>>>,
+    returned: Condvar,
+}
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<[Page]>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn put(&self, pages: Box<[Page]>) {
+        self.lock().push(pages);
+        self.returned.notify_one();
+    }
 }
 
 impl Pool {
     /// Takes the memory of `chunks` chunks of `chunk_bytes` bytes each.
     pub fn new(chunks: usize, chunk_bytes: usize) -> Self {
-        let (home, free) = bounded(chunks.max(1));
-        for _ in 0..chunks.max(1) {
-            home.send(new_pages(chunk_bytes)).expect("the pool holds the other end");
-        }
-        Self { free, home, chunk_bytes }
+        let shelf = Arc::new(Shelf::default());
+        shelf.lock().extend((0..chunks.max(1)).map(|_| new_pages(chunk_bytes)));
+        Self { shelf, chunk_bytes }
     }
 
     /// An empty chunk; waits until one is free.
     pub fn take(&self) -> Chunk {
-        let pages = self.free.recv().expect("the pool holds the other end");
-        Chunk::from_pages(pages, Some(self.home.clone()))
+        let mut free = self.shelf.lock();
+        loop {
+            if let Some(pages) = free.pop() {
+                return Chunk::from_pages(pages, Some(self.shelf.clone()));
+            }
+            free = self.shelf.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// An empty chunk, if one is free now.
     pub fn try_take(&self) -> Option<Chunk> {
-        let pages = self.free.try_recv().ok()?;
-        Some(Chunk::from_pages(pages, Some(self.home.clone())))
+        let pages = self.shelf.lock().pop()?;
+        Some(Chunk::from_pages(pages, Some(self.shelf.clone())))
     }
 
     /// Chunks free now.
     pub fn available(&self) -> usize {
-        self.free.len()
+        self.shelf.lock().len()
     }
 
     /// Room in each chunk, in bytes.
