@@ -28,6 +28,11 @@ impl Notices {
         Self { seen: Arc::default(), show: Some(Arc::new(show)) }
     }
 
+    /// An empty list, shown in the same way.
+    pub fn begun_anew(&self) -> Self {
+        Self { seen: Arc::default(), show: self.show.clone() }
+    }
+
     /// Adds a notice.
     pub fn add(&self, notice: impl Into<String>) {
         let notice = notice.into();

@@ -128,11 +128,13 @@ fn answer(
             Ok(None)
         }
         Request::Analyse(request) => {
-            let report = reporting(connection, |meters| site.analyse(&request, meters))?;
+            let report =
+                reporting(connection, |meters| site.for_one_request().analyse(&request, meters))?;
             Ok(Some(Reply::Analysed(Box::new(report))))
         }
         Request::Deliver(request) => {
-            let report = reporting(connection, |meters| site.deliver(&request, meters))?;
+            let report =
+                reporting(connection, |meters| site.for_one_request().deliver(&request, meters))?;
             Ok(Some(Reply::Delivered(Box::new(report))))
         }
         Request::Receive(delivery) => {

@@ -34,8 +34,8 @@ pub struct Site {
     clock: Clock,
     notices: Notices,
     traffic: Traffic,
-    stores: Mutex<BTreeMap<SiteId, Arc<dyn ShareStore>>>,
-    references: Mutex<BTreeMap<String, Arc<LoadedReference>>>,
+    stores: Arc<Mutex<BTreeMap<SiteId, Arc<dyn ShareStore>>>>,
+    references: Arc<Mutex<BTreeMap<String, Arc<LoadedReference>>>>,
 }
 
 impl Site {
@@ -50,9 +50,23 @@ impl Site {
             clock,
             notices,
             traffic: Traffic::default(),
-            stores: Mutex::default(),
-            references: Mutex::default(),
+            stores: Arc::default(),
+            references: Arc::default(),
         })
+    }
+
+    /// The same site for one request of a daemon: with notices and traffic of its own, so that a
+    /// report or receipt says what its own work took, and nothing of other people's.
+    pub(crate) fn for_one_request(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            keys: self.keys.clone(),
+            clock: self.clock.clone(),
+            notices: self.notices.begun_anew(),
+            traffic: Traffic::default(),
+            stores: self.stores.clone(),
+            references: self.references.clone(),
+        }
     }
 
     /// Its settings.
