@@ -30,6 +30,11 @@ use crate::site::{LoadedReference, PutFile, Site};
 pub enum Command {
     /// Table 2 of the paper: the whole job with and without concealment
     Table2(Table2),
+    /// Table 3 of the paper: TCP and UDP by one-time pad and plain, headers in clear and hidden
+    Table3(super::table3::Arguments),
+    /// One end of a measurement of table3
+    #[command(hide = true)]
+    Table3End(super::table3::EndArguments),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
 }
@@ -106,6 +111,8 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             })?;
             table2(context, arguments, measured)
         }
+        Command::Table3(arguments) => super::table3::run(context, arguments),
+        Command::Table3End(arguments) => super::table3::run_end(arguments),
         Command::E2e(arguments) => {
             let ways = in_folder(arguments.folder.as_deref(), |folder| {
                 end_to_end(context, arguments, folder)
@@ -118,7 +125,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
 }
 
 /// Does `work` in a folder that is removed afterwards.
-fn in_folder<T>(
+pub(super) fn in_folder<T>(
     named: Option<&Path>,
     work: impl FnOnce(&Path) -> Result<T, Box<dyn Faulty>>,
 ) -> Result<T, Box<dyn Faulty>> {
