@@ -8,6 +8,7 @@
 //! ([`frame`]) in either direction until an END frame. Any failure closes the session for good.
 //! Beside a session, flows of [`packet`]s may run, which stand alone and may be lost.
 
+mod aes;
 pub mod cipher;
 pub mod error;
 pub mod frame;

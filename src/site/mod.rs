@@ -18,7 +18,7 @@ pub use owner::{GetReport, PutFile, PutReport, Repaired};
 pub use reference::LoadedReference;
 pub use settings::Settings;
 
-use crate::base::{Clock, Fault, Faulty, ShareLetter, SiteId};
+use crate::base::{ByteCount, Clock, Fault, Faulty, ShareLetter, SiteId};
 use crate::control::{Catalogue, Deposit};
 use crate::key::KeyStore;
 use crate::net::{self, Dialer, Traffic};
@@ -124,6 +124,7 @@ impl Site {
         let notices = self.notices.clone();
         net::Settings {
             cipher: self.settings.net.cipher,
+            permit_aes: self.settings.net.permit_aes,
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
             on_wait: Some(Arc::new(move |wait: &net::KeyWait| notices.add(wait.to_string()))),
@@ -153,10 +154,14 @@ impl Site {
             Ok(level) => level.provenance.to_string(),
             Err(_) => String::new(),
         };
+        let under_aes = |bytes: u64| match bytes {
+            0 => String::new(),
+            _ => format!("; {} under AES-256-GCM: computational security", ByteCount(bytes)),
+        };
         by_peer
             .into_iter()
             .map(|(peer, carried)| LinkUse {
-                keys: describe(&peer),
+                keys: describe(&peer) + &under_aes(carried.computational_bytes),
                 peer: peer.to_string(),
                 payload_bytes: carried.payload_bytes,
                 key_bytes: carried.key_bytes,

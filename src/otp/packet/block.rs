@@ -1,6 +1,6 @@
 //! Blocks of key that both ends have set aside for packets.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, LessSafeKey};
 
 use super::{HEAD_BYTES, Shape};
 use crate::base::Chunk;
@@ -8,6 +8,7 @@ use crate::base::chunk::wipe;
 use crate::device::cpu::otp::{Hash, HashKey};
 use crate::key::{KeyLease, KeyRange, UNIT_BYTES};
 use crate::otp::Cipher;
+use crate::otp::aes::{self, nonce};
 use crate::otp::frame::TAG_BYTES;
 
 /// Packets under one AES key: far below the 2^32 of NIST SP 800-38D, section 8.3, and few enough that
@@ -43,7 +44,13 @@ pub(super) struct Block {
 }
 
 enum Material {
-    Pad { range: KeyRange, bytes: Chunk, hash_key: HashKey },
+    Pad {
+        range: KeyRange,
+        bytes: Chunk,
+        hash_key: HashKey,
+        /// Units that are wiped.
+        wiped: u64,
+    },
     Aes(Box<LessSafeKey>),
 }
 
@@ -55,13 +62,15 @@ impl Block {
             Cipher::Otp => {
                 let hash_key = HashKey::new(grant.lease.bytes().first_chunk()?);
                 let (first, end) = (range.position + 1, range.end());
-                let bytes = grant.lease.into_chunk();
-                Some(Self { first, end, material: Material::Pad { range, bytes, hash_key } })
+                let mut bytes = grant.lease.into_chunk();
+                wipe(&mut bytes[..TAG_BYTES]);
+                let material = Material::Pad { range, bytes, hash_key, wiped: 1 };
+                Some(Self { first, end, material })
             }
             Cipher::Aes256Gcm => {
-                let key = UnboundKey::new(&AES_256_GCM, grant.lease.bytes().get(..32)?).ok()?;
+                let key = aes::key(grant.lease.bytes())?;
                 let end = grant.first.checked_add(PACKETS_PER_KEY)?;
-                let material = Material::Aes(Box::new(LessSafeKey::new(key)));
+                let material = Material::Aes(Box::new(key));
                 Some(Self { first: grant.first, end, material })
             }
             Cipher::Plain => None,
@@ -75,7 +84,7 @@ impl Block {
         let (front, tag) = packet.split_at_mut(body);
         let (clear, hidden) = front.split_at_mut(clear_bytes);
         match &mut self.material {
-            Material::Pad { range, bytes, hash_key } => {
+            Material::Pad { range, bytes, hash_key, wiped } => {
                 let key = pad(range, bytes, position, hidden.len());
                 let (tag_pad, pad) = key.split_at(TAG_BYTES);
                 let mut hash = Hash::new(hash_key);
@@ -83,6 +92,7 @@ impl Block {
                 hash.seal(hidden, pad);
                 tag.copy_from_slice(&finish(hash, clear.len(), hidden.len(), tag_pad));
                 wipe(key);
+                *wiped += key.len() as u64 / UNIT_BYTES;
             }
             Material::Aes(key) => {
                 let sealed =
@@ -101,7 +111,7 @@ impl Block {
         let (front, tag) = packet.split_at_mut(body);
         let (clear, hidden) = front.split_at_mut(shape.headers.clear_bytes());
         let good = match &mut self.material {
-            Material::Pad { range, bytes, hash_key } => {
+            Material::Pad { range, bytes, hash_key, wiped } => {
                 let key = pad(range, bytes, position, hidden.len());
                 let (tag_pad, pad) = key.split_at(TAG_BYTES);
                 let mut hash = Hash::new(hash_key);
@@ -111,6 +121,7 @@ impl Block {
                 let good = bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], tag));
                 if good {
                     wipe(key);
+                    *wiped += key.len() as u64 / UNIT_BYTES;
                 }
                 good
             }
@@ -142,6 +153,16 @@ impl Block {
     }
 }
 
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Material::Pad { range, bytes, wiped, .. } = &mut self.material
+            && *wiped == range.units
+        {
+            bytes.declare_wiped();
+        }
+    }
+}
+
 /// The key at `position` for a packet with `hidden` encrypted bytes.
 fn pad<'b>(range: &KeyRange, bytes: &'b mut Chunk, position: u64, hidden: usize) -> &'b mut [u8] {
     let start = ((position - range.position) * UNIT_BYTES) as usize;
@@ -156,13 +177,6 @@ fn finish(mut hash: Hash<'_>, clear: usize, hidden: usize, tag_pad: &[u8]) -> [u
     let mut tag = hash.finish();
     tag.iter_mut().zip(tag_pad).for_each(|(byte, pad)| *byte ^= pad);
     tag
-}
-
-/// The position in 96 bits: unique under its key.
-fn nonce(position: u64) -> Nonce {
-    let mut bytes = [0; NONCE_LEN];
-    bytes[NONCE_LEN - 8..].copy_from_slice(&position.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
 }
 
 /// Encrypted bytes of a packet of `packet_bytes`.
