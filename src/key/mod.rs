@@ -15,6 +15,7 @@ pub mod journal;
 pub mod ledger;
 pub mod mark;
 pub mod pad;
+pub mod pool;
 pub mod preshared;
 pub mod provenance;
 pub mod random;
@@ -34,6 +35,7 @@ use crate::base::{Chunk, SiteId};
 
 pub use error::Error;
 pub use follower::Follower;
+pub use pool::Pool;
 pub use provenance::{Class, Kind, Provenance, Source};
 pub use random::{RandomSettings, RandomSource};
 pub use sender::Sender;
