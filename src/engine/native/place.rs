@@ -137,8 +137,8 @@ fn adapters(batch: &ReadBatch, first: usize, placed: &Placed) -> [u32; 2] {
     let both = length.saturating_sub(reads[1].len())..length.min(reads[0].len());
     let pairs = both.clone().map(|at| (known(0, at), known(1, length - 1 - at)));
     let different = pairs.filter(|(a, b)| a + b != 3).count();
-    let agreed = both.len() >= AGREED_BASES_MIN
-        && different * 100 <= both.len() * DIFFERENT_PERCENT_MAX;
+    let agreed =
+        both.len() >= AGREED_BASES_MIN && different * 100 <= both.len() * DIFFERENT_PERCENT_MAX;
     if agreed { cut } else { [0; 2] }
 }
 
