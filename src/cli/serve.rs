@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Context, Error, Outcome};
+use super::{Context, Error, Outcome, kme};
 use crate::base::Fault;
 use crate::net::Listener;
 use crate::site::daemon::{self, ROLES};
@@ -28,10 +28,15 @@ pub enum Role {
     Trusted,
     /// Takes deliveries.
     User,
+    /// Gives keys to applications (ETSI GS QKD 014).
+    Kme,
 }
 
 /// Runs `dsgd serve` until it is told to stop.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
+    if let Role::Kme = arguments.role {
+        return kme::serve(context);
+    }
     let name = arguments.role.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
     let (_, permitted) = ROLES
