@@ -210,8 +210,10 @@ impl Kme {
         self.held.fetch(caller, master, ids)
     }
 
-    /// Applications of this site, and nobody else.
-    fn permit(&self, caller: &SaeId) -> Result<(), Refusal> {
+    /// Whether `caller` is an application of this site: nobody else gets an answer.
+    ///
+    /// Errors: 401.
+    pub fn permit(&self, caller: &SaeId) -> Result<(), Refusal> {
         match self.directory.get(caller) {
             Some(site) if site == self.keys.site() => Ok(()),
             _ => Err(Refusal::Unauthorized),
