@@ -123,6 +123,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A block of a pool cannot be had or kept.
+    #[error("pool {path}: {what}")]
+    Pool {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
+    /// A pool could not be read or written.
+    #[error("pool {path}")]
+    PoolFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A source of random numbers gave nothing, or not enough.
     #[error("random source {name}")]
     Random {
@@ -158,8 +174,10 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
-            Error::Pad { .. } => Fault::Data,
-            Error::LinkFile { source, .. } | Error::PadFile { source, .. } => Fault::of_io(source),
+            Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
+            Error::LinkFile { source, .. }
+            | Error::PadFile { source, .. }
+            | Error::PoolFile { source, .. } => Fault::of_io(source),
             Error::Random { .. } => Fault::System,
         }
     }

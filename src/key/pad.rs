@@ -287,14 +287,14 @@ fn copy(file: &Path, target: &Path) -> Result<(), Error> {
 }
 
 /// Overwrites a file with zeros and removes it.
-fn destroy(path: &Path) -> Result<(), Error> {
+pub(super) fn destroy(path: &Path) -> Result<(), Error> {
     let file = File::options().write(true).open(path).map_err(failed(path))?;
     let bytes = file.metadata().map_err(failed(path))?.len();
     wipe(&file, 0, bytes).and_then(|()| file.sync_all()).map_err(failed(path))?;
     fs::remove_file(path).map_err(failed(path))
 }
 
-fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+pub(super) fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     static ZEROS: [u8; STEP_BYTES] = [0; STEP_BYTES];
     let mut done = 0;
     while done < bytes {

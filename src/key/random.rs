@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::base::SiteId;
+use crate::device::cpu::otp;
 
 use super::device::Device;
 use super::{Class, Error, KeyRange, Kind, Provenance, Sender, Source};
@@ -157,7 +158,7 @@ impl RandomSource for KeyStream {
         for start in (0..out.len()).step_by(FILL_BYTES) {
             let end = out.len().min(start + FILL_BYTES);
             let lease = self.sender.take(end - start).inspect_err(|_| out.zeroize())?;
-            out[start..end].copy_from_slice(&lease.bytes()[..end - start]);
+            otp::write(&lease.pad(), &mut out[start..end]);
             let reservation = self.sender.reservation();
             self.uses.push(KeyUse { range: lease.range(), reservation });
         }
