@@ -277,7 +277,7 @@ impl Kme {
             let mut key = Secret::new(vec![0; bytes].into_boxed_slice());
             let filled = random.fill(key.expose_mut());
             filled.map_err(|_| Refusal::unavailable("the source of random numbers fails"))?;
-            keys.push(NamedKey { id: names.next(), bytes: key });
+            keys.push(NamedKey { id: names.issue(), bytes: key });
         }
         Ok(keys)
     }
