@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -251,10 +251,6 @@ fn refused(refusal: &Refusal) -> Answer {
     *answer.status_mut() = refusal.status();
     if let Refusal::Method { allow } = refusal {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    }
-    if refusal.status() == StatusCode::BAD_REQUEST {
-        // Where a request ends is certain only if it was read to its end.
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }

@@ -30,7 +30,7 @@ const WAITING_MAX: usize = 4096;
 /// Requests of one grant at most.
 const BATCH_MAX: usize = 256;
 /// Bytes of fresh key that are made at once, from the first time of a session to the last.
-const STEP_BYTES: (usize, usize) = (4 << 10, 256 << 10);
+const STEP_BYTES: (usize, usize) = (1 << 10, 256 << 10);
 
 const SHORT: &str = "not enough keys are stored for this SAE pair";
 const AWAY: &str = "the KME of a slave SAE cannot be reached";
