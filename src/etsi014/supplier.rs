@@ -20,6 +20,7 @@ use super::name::{Names, PERMUTATION_KEY_BYTES};
 use super::refusal::Refusal;
 use super::supply::Supply;
 use crate::base::Secret;
+use crate::base::fault::with_causes;
 use crate::key;
 use crate::net::{self, Connection, Dialer};
 use crate::otp;
@@ -29,7 +30,7 @@ const WAITING_MAX: usize = 4096;
 /// Requests of one grant at most.
 const BATCH_MAX: usize = 256;
 /// Bytes of fresh key that are made at once, from the first time of a session to the last.
-const STEP_BYTES: (usize, usize) = (4 << 10, 256 << 10);
+const STEP_BYTES: (usize, usize) = (1 << 10, 256 << 10);
 
 const SHORT: &str = "not enough keys are stored for this SAE pair";
 const AWAY: &str = "the KME of a slave SAE cannot be reached";
@@ -66,7 +67,7 @@ impl Supplier {
     /// The settings of `dialer` bound how long that may take; `note` is told what goes wrong.
     pub fn start(dialer: Dialer, note: impl Fn(String) + Send + 'static) -> io::Result<Self> {
         let (sender, jobs) = bounded(WAITING_MAX);
-        let worker = Worker { dialer, session: None, note: Box::new(note) };
+        let worker = Worker { dialer, session: None, failing: false, note: Box::new(note) };
         thread::Builder::new().name("key-supplier".into()).spawn(move || worker.run(&jobs))?;
         Ok(Self(sender))
     }
@@ -85,6 +86,8 @@ impl Supplier {
 struct Worker {
     dialer: Dialer,
     session: Option<Session>,
+    /// Whether the operator was told: not for every request again.
+    failing: bool,
     note: Box<dyn Fn(String) + Send>,
 }
 
@@ -140,9 +143,12 @@ impl Worker {
         if outcome.is_err() && had_session {
             outcome = self.attempt(jobs);
         }
+        let told = std::mem::replace(&mut self.failing, outcome.is_err());
         outcome.unwrap_or_else(|error| {
             let reason = if is_exhausted(&error) { SHORT } else { AWAY };
-            (self.note)(crate::base::fault::with_causes(&error));
+            if !told {
+                (self.note)(with_causes(&error));
+            }
             jobs.iter().map(|_| Err(Refusal::unavailable(reason))).collect()
         })
     }
