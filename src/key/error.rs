@@ -123,6 +123,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
+    #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
+    Lost {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        range: KeyRange,
+    },
+    /// The keeper of what is in memory only cannot do what it is to do.
+    #[error("the keeper {what}")]
+    Keeper {
+        /// What it does or does not.
+        what: &'static str,
+        /// What the system said.
+        source: Option<io::Error>,
+    },
     /// A source of random numbers gave nothing, or not enough.
     #[error("random source {name}")]
     Random {
@@ -160,6 +176,8 @@ impl Faulty for Error {
             Error::LedgerDamaged { .. } => Fault::Integrity,
             Error::Pad { .. } => Fault::Data,
             Error::LinkFile { source, .. } | Error::PadFile { source, .. } => Fault::of_io(source),
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
             Error::Random { .. } => Fault::System,
         }
     }
@@ -176,6 +194,12 @@ impl Faulty for Error {
             Error::Quarantined { .. } => Some(
                 "a state folder was lost or set back; declare its keys lost at both ends".into(),
             ),
+            Error::Keeper { source: Some(_), .. } => {
+                Some("start it, before keys are imported: dsgd serve keeper".into())
+            }
+            Error::Lost { .. } => {
+                Some("declare the keys below the end of the loss as lost, at both ends".into())
+            }
             _ => None,
         }
     }
