@@ -1,6 +1,8 @@
 //! Throughput scenarios and the samples they run on.
 
 pub mod environment;
+pub mod kme;
+pub mod local_kmes;
 pub mod local_sites;
 pub mod sample;
 pub mod table2;

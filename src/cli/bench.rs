@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::Table;
-use super::{Context, Error, Outcome, file_error};
+use super::{Context, Error, Outcome, file_error, kme};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
@@ -30,6 +30,8 @@ use crate::site::{LoadedReference, PutFile, Site};
 pub enum Command {
     /// Table 2 of the paper: the whole job with and without concealment
     Table2(Table2),
+    /// Requests a second of a key manager (ETSI GS QKD 014), client and servers on this machine
+    Kme(kme::Bench),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
 }
@@ -106,6 +108,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             })?;
             table2(context, arguments, measured)
         }
+        Command::Kme(arguments) => kme::bench(context, arguments),
         Command::E2e(arguments) => {
             let ways = in_folder(arguments.folder.as_deref(), |folder| {
                 end_to_end(context, arguments, folder)
@@ -118,7 +121,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
 }
 
 /// Does `work` in a folder that is removed afterwards.
-fn in_folder<T>(
+pub(super) fn in_folder<T>(
     named: Option<&Path>,
     work: impl FnOnce(&Path) -> Result<T, Box<dyn Faulty>>,
 ) -> Result<T, Box<dyn Faulty>> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::output::Table;
-use super::{Context, Outcome};
+use super::{Context, Outcome, kme};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::key::expansion::Method;
 use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
@@ -57,6 +57,8 @@ pub enum Command {
         #[arg(long)]
         peer: SiteId,
     },
+    #[command(flatten)]
+    Kme(kme::Command),
 }
 
 /// How stored key becomes the key that is used.
@@ -70,6 +72,7 @@ pub enum Expansion {
 pub fn run(context: &Context, command: &Command) -> Outcome {
     match command {
         Command::Level => level(context),
+        Command::Kme(command) => kme::run(context, command),
         Command::Simulate { sites, rate, stock, output } => {
             let sites = [sites[0].clone(), sites[1].clone()];
             SimulatedLink::create(output, sites, *rate, *stock, &Clock::system())?;

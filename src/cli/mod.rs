@@ -11,6 +11,7 @@ mod filter;
 mod happy;
 mod index;
 mod keys;
+mod kme;
 mod manual;
 mod metrics;
 pub mod output;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Context, Error, Outcome};
+use super::{Context, Error, Outcome, kme};
 use crate::base::Fault;
 use crate::key::expansion::keeper::Keeper;
 use crate::net::Listener;
@@ -29,14 +29,18 @@ pub enum Role {
     Trusted,
     /// Takes deliveries.
     User,
+    /// Gives keys to applications (ETSI GS QKD 014).
+    Kme,
     /// Keeps in memory, and nowhere else, what stored keys are useless without.
     Keeper,
 }
 
 /// Runs `dsgd serve` until it is told to stop.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    if matches!(arguments.role, Role::Keeper) {
-        return keep(context);
+    match arguments.role {
+        Role::Kme => return kme::serve(context),
+        Role::Keeper => return keep(context),
+        Role::Holder | Role::Trusted | Role::User => {}
     }
     let name = arguments.role.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::base::{ByteCount, Clock, SiteId};
 
 use super::expansion::{self, Body, BodyId, Method, Seeds};
-use super::{Class, Error, KeyRange, RandomSource, Source, StreamId, UNIT_BYTES};
+use super::{Class, Error, KeyRange, Provenance, RandomSource, Source, StreamId, UNIT_BYTES};
 
 /// Bytes before the first half.
 pub const HEADER_BYTES: usize = 4096;
@@ -64,13 +64,47 @@ pub struct PadHeader {
 }
 
 impl PadHeader {
+    /// Describes a new pad of `bytes` bytes, rounded up to whole units in both directions, made of
+    /// what `origin` says.
+    pub fn fresh(
+        sites: [SiteId; 2],
+        bytes: ByteCount,
+        origin: &Provenance,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let refused = |what| Error::Pad { path: format!("{}-{}", sites[0], sites[1]).into(), what };
+        let units = bytes.0.div_ceil(2 * UNIT_BYTES);
+        if !(1..=UNITS_MAX).contains(&units) {
+            return Err(refused("a pad has from 1 byte to 512 GiB"));
+        }
+        if sites[0] == sites[1] {
+            return Err(refused("both ends are the same site"));
+        }
+        Ok(Self {
+            version: VERSION,
+            id: fresh_id()?,
+            number: clock.since_epoch().as_secs().saturating_sub(NUMBERS_SINCE),
+            units,
+            class: origin.class,
+            source: origin.source,
+            known_to: origin.known_to.iter().chain(&sites).cloned().collect(),
+            expansion: None,
+            sites,
+        })
+    }
+
     /// The positions of the pad, in either stream.
     pub fn range(&self) -> KeyRange {
         KeyRange { position: self.number << POSITION_BITS, units: self.units }
     }
 
+    /// Bytes of key, both directions together.
+    pub fn key_bytes(&self) -> u64 {
+        2 * self.range().bytes()
+    }
+
     fn file_bytes(&self) -> u64 {
-        HEADER_BYTES as u64 + 2 * self.range().bytes()
+        HEADER_BYTES as u64 + self.key_bytes()
     }
 
     /// The length as long as the pad is carried.
@@ -138,26 +172,8 @@ pub fn generate_for(
     folder: &Path,
     clock: &Clock,
 ) -> Result<[PathBuf; 2], Error> {
-    let refused = |what| Error::Pad { path: folder.into(), what };
-    let units = bytes.0.div_ceil(2 * UNIT_BYTES);
-    if !(1..=UNITS_MAX).contains(&units) {
-        return Err(refused("a pad has from 1 byte to 512 GiB"));
-    }
-    if sites[0] == sites[1] {
-        return Err(refused("both ends are the same site"));
-    }
-    let origin = random.provenance();
-    let mut header = PadHeader {
-        version: VERSION,
-        id: fresh_id()?,
-        number: clock.since_epoch().as_secs().saturating_sub(NUMBERS_SINCE),
-        units,
-        class: origin.class,
-        source: origin.source,
-        known_to: origin.known_to.iter().chain(&sites).cloned().collect(),
-        expansion,
-        sites,
-    };
+    let mut header = PadHeader::fresh(sites, bytes, random.provenance(), clock)?;
+    header.expansion = expansion;
     let paths = loop {
         let paths = [0, 1].map(|end| folder.join(file_name(&header, end)));
         if !paths.iter().any(|path| path.exists()) {
@@ -165,15 +181,48 @@ pub fn generate_for(
         }
         header.number += 1;
     };
+    write(&paths, &header, random)?;
+    Ok(paths)
+}
+
+/// Writes the copy of `site` of a pad whose bytes both sites get from elsewhere: the same ones from
+/// `random` at either end. Returns the file, which must not be there yet.
+pub fn write_copy(
+    header: &PadHeader,
+    site: &SiteId,
+    random: &mut dyn RandomSource,
+    folder: &Path,
+) -> Result<PathBuf, Error> {
+    let refused = |what| Error::Pad { path: folder.into(), what };
+    let end = header.sites.iter().position(|end| end == site);
+    let path = folder.join(file_name(header, end.ok_or_else(|| refused("it is for other sites"))?));
+    write(std::slice::from_ref(&path), header, random)?;
+    Ok(path)
+}
+
+fn write(
+    paths: &[PathBuf],
+    header: &PadHeader,
+    random: &mut dyn RandomSource,
+) -> Result<(), Error> {
+    let refused = |what| Error::Pad { path: paths[0].clone(), what };
     let page = header.encode().ok_or_else(|| refused("too many sites know it"))?;
     if PadHeader::decode(&page).is_none() {
-        return Err(refused("the clock is wrong: pads are numbered by it"));
+        return Err(refused("its description is wrong, or the clock that numbered it"));
     }
-    let written = write_both(&paths, &page, header.carried_bytes() - HEADER_BYTES as u64, random);
+    let mut files = Vec::new();
+    for path in paths {
+        let mut options = File::options();
+        files.push(
+            options.write(true).create_new(true).mode(0o600).open(path).map_err(failed(path))?,
+        );
+    }
+    let bytes = header.carried_bytes() - HEADER_BYTES as u64;
+    let written = fill(&mut files, paths, &page, bytes, random);
     if written.is_err() {
         paths.iter().for_each(|path| drop(destroy(path)));
     }
-    written.map(|()| paths)
+    written
 }
 
 fn file_name(header: &PadHeader, end: usize) -> String {
@@ -188,20 +237,16 @@ fn fresh_id() -> Result<String, Error> {
     Ok(format!("{:032x}", u128::from_le_bytes(id)))
 }
 
-fn write_both(
-    paths: &[PathBuf; 2],
+fn fill(
+    files: &mut [File],
+    paths: &[PathBuf],
     page: &[u8; HEADER_BYTES],
     bytes: u64,
     random: &mut dyn RandomSource,
 ) -> Result<(), Error> {
-    let create = |path: &PathBuf| {
-        let mut options = File::options();
-        options.write(true).create_new(true).mode(0o600).open(path).map_err(failed(path))
-    };
-    let mut files = [create(&paths[0])?, create(&paths[1])?];
     let mut write = |bytes: &[u8]| {
-        let both = files.iter_mut().zip(paths);
-        both.into_iter().try_for_each(|(file, path)| file.write_all(bytes).map_err(failed(path)))
+        let mut all = files.iter_mut().zip(paths);
+        all.try_for_each(|(file, path)| file.write_all(bytes).map_err(failed(path)))
     };
     write(page)?;
     let mut step = Zeroizing::new(vec![0; STEP_BYTES].into_boxed_slice());
@@ -287,14 +332,14 @@ fn copy(file: &Path, target: &Path) -> Result<(), Error> {
 }
 
 /// Overwrites a file with zeros and removes it.
-fn destroy(path: &Path) -> Result<(), Error> {
+pub(super) fn destroy(path: &Path) -> Result<(), Error> {
     let file = File::options().write(true).open(path).map_err(failed(path))?;
     let bytes = file.metadata().map_err(failed(path))?.len();
     wipe(&file, 0, bytes).and_then(|()| file.sync_all()).map_err(failed(path))?;
     fs::remove_file(path).map_err(failed(path))
 }
 
-fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+pub(super) fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     static ZEROS: [u8; STEP_BYTES] = [0; STEP_BYTES];
     let mut done = 0;
     while done < bytes {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{BitRate, Clock, SiteId};
 
 use super::chunks::LeaseChunks;
-use super::{Error, KeyLease, KeyRange, Provenance, StreamId, preshared, sim};
+use super::{Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
 
 /// A link in a site's configuration: `[[key]] peer = "lsa" kind = "sim" file = "link.json"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,8 @@ pub struct LinkSettings {
     pub peer: SiteId,
     /// One of the names in [`SOURCES`].
     pub kind: String,
-    /// The description that both ends have, where the kind needs one.
+    /// The description that both ends have, or the folder of the pool, where it is not in the state
+    /// folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
 }
@@ -32,6 +33,11 @@ impl LinkSettings {
     /// A link whose pads are imported into the state folder.
     pub fn preshared(peer: SiteId) -> Self {
         Self { peer, kind: preshared::KIND.into(), file: None }
+    }
+
+    /// A link whose keys others put into the pool in the state folder.
+    pub fn pooled(peer: SiteId) -> Self {
+        Self { peer, kind: pool::KIND.into(), file: None }
     }
 }
 
@@ -98,7 +104,8 @@ impl Opening<'_> {
 pub type Open = fn(&Opening<'_>) -> Result<Box<dyn KeySource>, Error>;
 
 /// Every kind of source by its name in the configuration.
-pub const SOURCES: &[(&str, Open)] = &[(sim::KIND, sim::open), (preshared::KIND, preshared::open)];
+pub const SOURCES: &[(&str, Open)] =
+    &[(sim::KIND, sim::open), (preshared::KIND, preshared::open), (pool::KIND, pool::open)];
 
 /// Opens the source that the settings name.
 pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {
