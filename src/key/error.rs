@@ -123,6 +123,23 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+<<<<<<< HEAD
+    /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
+    #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
+    Lost {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        range: KeyRange,
+    },
+    /// The keeper of what is in memory only cannot do what it is to do.
+    #[error("the keeper {what}")]
+    Keeper {
+        /// What it does or does not.
+        what: &'static str,
+        /// What the system said.
+        source: Option<io::Error>,
+=======
     /// A block of a pool cannot be had or kept.
     #[error("pool {path}: {what}")]
     Pool {
@@ -138,6 +155,7 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+>>>>>>> main
     },
     /// A source of random numbers gave nothing, or not enough.
     #[error("random source {name}")]
@@ -174,10 +192,17 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
+<<<<<<< HEAD
+            Error::Pad { .. } => Fault::Data,
+            Error::LinkFile { source, .. } | Error::PadFile { source, .. } => Fault::of_io(source),
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
+=======
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
             Error::LinkFile { source, .. }
             | Error::PadFile { source, .. }
             | Error::PoolFile { source, .. } => Fault::of_io(source),
+>>>>>>> main
             Error::Random { .. } => Fault::System,
         }
     }
@@ -194,6 +219,12 @@ impl Faulty for Error {
             Error::Quarantined { .. } => Some(
                 "a state folder was lost or set back; declare its keys lost at both ends".into(),
             ),
+            Error::Keeper { source: Some(_), .. } => {
+                Some("start it, before keys are imported: dsgd serve keeper".into())
+            }
+            Error::Lost { .. } => {
+                Some("declare the keys below the end of the loss as lost, at both ends".into())
+            }
             _ => None,
         }
     }

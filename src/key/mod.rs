@@ -10,6 +10,7 @@
 pub mod chunks;
 pub mod device;
 pub mod error;
+pub mod expansion;
 pub mod follower;
 pub mod journal;
 pub mod lease;

@@ -93,6 +93,13 @@ pub struct Opening<'a> {
     pub clock: &'a Clock,
 }
 
+impl Opening<'_> {
+    /// The site's state folder.
+    pub fn state(&self) -> &Path {
+        self.folder.ancestors().nth(2).unwrap_or(self.folder)
+    }
+}
+
 /// Opens one kind of source.
 pub type Open = fn(&Opening<'_>) -> Result<Box<dyn KeySource>, Error>;
 

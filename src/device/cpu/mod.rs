@@ -7,6 +7,7 @@ pub mod align;
 pub mod keystream;
 pub mod otp;
 pub mod pages;
+pub mod secret_pages;
 pub mod share;
 
 /// The processor this program runs on: always there.
