@@ -13,10 +13,10 @@ pub mod share;
 /// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
-    ("align", &[Form::Simd]),
+    ("align", &[Form::Simd, Form::Cuda, Form::Wgsl]),
     ("keystream", &[Form::Simd]),
     ("otp", &[Form::Simd]),
-    ("pairhmm", &[]),
+    ("pairhmm", &[Form::Cuda, Form::Wgsl]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
 ];
