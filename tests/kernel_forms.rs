@@ -105,8 +105,13 @@ fn hls_simulation(name: &str) -> Result<Simulation, String> {
     let (sim, types) = (Path::new(ROOT).join("hls/sim"), ap_types()?);
     // `-w`: the vendor's header is full of warnings. Ours comes first: it has a stream, too.
     let flags = ["-w".into(), format!("-I{}", sim.display()), format!("-I{}", types.display())];
-    let share = compile(&format!("hls_share_{name}"), &["hls/share/share.cpp", "hls/share/share_tb.cpp"], &flags)?;
-    let xor = compile(&format!("hls_xor_{name}"), &["hls/xor/xor.cpp", "hls/xor/xor_tb.cpp"], &flags)?;
+    let share = compile(
+        &format!("hls_share_{name}"),
+        &["hls/share/share.cpp", "hls/share/share_tb.cpp"],
+        &flags,
+    )?;
+    let xor =
+        compile(&format!("hls_xor_{name}"), &["hls/xor/xor.cpp", "hls/xor/xor_tb.cpp"], &flags)?;
     for bench in [&share, &xor] {
         let status = Command::new(bench).status().unwrap();
         assert!(status.success(), "{} by itself: {status}", bench.display());
