@@ -123,7 +123,6 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-<<<<<<< HEAD
     /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
     #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
     Lost {
@@ -139,7 +138,7 @@ pub enum Error {
         what: &'static str,
         /// What the system said.
         source: Option<io::Error>,
-=======
+    },
     /// A block of a pool cannot be had or kept.
     #[error("pool {path}: {what}")]
     Pool {
@@ -155,7 +154,6 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
->>>>>>> main
     },
     /// A source of random numbers gave nothing, or not enough.
     #[error("random source {name}")]
@@ -174,7 +172,9 @@ pub enum Error {
         test: &'static str,
     },
     /// The wish for a random source is not understood.
-    #[error("'{text}' is not a random source; there are 'os', 'device:/path' and 'key-stream'")]
+    #[error(
+        "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
+    )]
     UnknownRandom {
         /// What was configured.
         text: String,
@@ -192,17 +192,12 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
-<<<<<<< HEAD
-            Error::Pad { .. } => Fault::Data,
-            Error::LinkFile { source, .. } | Error::PadFile { source, .. } => Fault::of_io(source),
             Error::Keeper { .. } => Fault::Unavailable,
             Error::Lost { .. } => Fault::Integrity,
-=======
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
             Error::LinkFile { source, .. }
             | Error::PadFile { source, .. }
             | Error::PoolFile { source, .. } => Fault::of_io(source),
->>>>>>> main
             Error::Random { .. } => Fault::System,
         }
     }

@@ -4,6 +4,7 @@ use super::{Device, Error, Queue};
 use crate::base::ShareLetter;
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod otp;
 pub mod pages;
