@@ -1,6 +1,7 @@
 //! Throughput scenarios and the samples they run on.
 
 pub mod environment;
+pub mod kernels;
 pub mod kme;
 pub mod local_kmes;
 pub mod local_sites;

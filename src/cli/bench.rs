@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::Table;
-use super::{Context, Error, Outcome, file_error, kme};
+use super::{Context, Error, Outcome, file_error, kernels, kme};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
@@ -34,6 +34,10 @@ pub enum Command {
     Kme(kme::Bench),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
+    /// Seal and open pads on one core, with and without Fig. 5, beside what the memory gives
+    Kernels(kernels::Kernels),
+    /// Make random numbers on one core, from each source; say how strong they are
+    Random(kernels::Random),
 }
 
 /// Arguments of `dsgd bench e2e`.
@@ -109,6 +113,8 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             table2(context, arguments, measured)
         }
         Command::Kme(arguments) => kme::bench(context, arguments),
+        Command::Kernels(arguments) => kernels::kernels(context, arguments),
+        Command::Random(arguments) => kernels::random(context, arguments),
         Command::E2e(arguments) => {
             let ways = in_folder(arguments.folder.as_deref(), |folder| {
                 end_to_end(context, arguments, folder)

@@ -3,6 +3,7 @@
 //! The twin defines the kernel; every device form must give the same bits.
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod otp;
 pub mod pairhmm;
@@ -14,6 +15,7 @@ pub mod share;
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
     ("align", &[Form::Simd, Form::Cuda, Form::Wgsl]),
+    ("chacha20", &[Form::Simd]),
     ("keystream", &[Form::Simd]),
     ("otp", &[Form::Simd]),
     ("pairhmm", &[Form::Cuda, Form::Wgsl]),

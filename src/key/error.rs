@@ -172,7 +172,9 @@ pub enum Error {
         test: &'static str,
     },
     /// The wish for a random source is not understood.
-    #[error("'{text}' is not a random source; there are 'os', 'device:/path' and 'key-stream'")]
+    #[error(
+        "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
+    )]
     UnknownRandom {
         /// What was configured.
         text: String,
@@ -190,12 +192,12 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
             Error::LinkFile { source, .. }
             | Error::PadFile { source, .. }
             | Error::PoolFile { source, .. } => Fault::of_io(source),
-            Error::Keeper { .. } => Fault::Unavailable,
-            Error::Lost { .. } => Fault::Integrity,
             Error::Random { .. } => Fault::System,
         }
     }

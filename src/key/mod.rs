@@ -12,6 +12,7 @@ pub mod device;
 pub mod error;
 pub mod expansion;
 pub mod follower;
+pub mod generator;
 pub mod journal;
 pub mod lease;
 pub mod ledger;

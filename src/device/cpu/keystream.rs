@@ -70,9 +70,9 @@ impl Drop for Stream {
     }
 }
 
-/// Overwrites what round keys that did not fit the registers left on the stack.
+/// Overwrites what keys that did not fit the registers left on the stack.
 #[inline(never)]
-fn clear_stack() {
+pub(super) fn clear_stack() {
     wipe(&mut [0; 4096]);
 }
 

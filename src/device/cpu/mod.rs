@@ -5,6 +5,7 @@ use crate::base::ShareLetter;
 use crate::kernel;
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod otp;
 pub mod pages;

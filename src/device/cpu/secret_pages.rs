@@ -80,7 +80,9 @@ mod os {
     use std::os::fd::{FromRawFd, OwnedFd};
     use std::ptr::NonNull;
 
-    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
+    use rustix::mm::{
+        Advice, MapFlags, MlockFlags, ProtFlags, madvise, mlock_with, mmap, mmap_anonymous, munmap,
+    };
 
     use super::{Guard, SecretPages};
 
@@ -150,7 +152,7 @@ mod os {
         // protection.
         unsafe {
             let _ = madvise(first as *mut _, last - first, Advice::LinuxDontDump);
-            mlock(first as *mut _, last - first).is_ok()
+            mlock_with(first as *mut _, last - first, MlockFlags::ONFAULT).is_ok()
         }
     }
 }

@@ -168,6 +168,21 @@ impl Body {
         stored: Chunk,
         chunks: &Arc<LeaseChunks>,
     ) -> Result<KeyLease, Error> {
+        let expansions = self.expansions(seeds, stream, range, 0)?;
+        Ok(KeyLease::expanded(range, Some(stored), expansions, chunks))
+    }
+
+    /// What makes the stored keys at `range` those that are used, for a lease in which they begin at
+    /// byte `begin`: one lease may have keys of several bodies.
+    ///
+    /// Errors: [`Error::Lost`] where a seed is gone.
+    pub fn expansions(
+        &self,
+        seeds: &dyn Seeds,
+        stream: &StreamId,
+        range: KeyRange,
+        begin: usize,
+    ) -> Result<Vec<Expansion>, Error> {
         let here = self.within(range);
         let first = here.position / SUB_BLOCK_UNITS;
         let count = sub_blocks(here.end()) - first;
@@ -177,10 +192,9 @@ impl Body {
             let start = here.position.max(block * SUB_BLOCK_UNITS);
             let at = (start - here.position) * UNIT_BYTES;
             let unit = start - block * SUB_BLOCK_UNITS;
-            Ok(seed.ok_or_else(lost)?.expansion(at as usize, unit))
+            Ok(seed.ok_or_else(lost)?.expansion(begin + at as usize, unit))
         });
-        let expansions = expansions.collect::<Result<Vec<_>, Error>>()?;
-        Ok(KeyLease::expanded(range, Some(stored), expansions, chunks))
+        expansions.collect()
     }
 
     /// Destroys the `K2` of what is spent with `range`: before its `K1` is overwritten.
