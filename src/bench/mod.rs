@@ -1,5 +1,6 @@
 //! Throughput scenarios and the samples they run on.
 
+pub mod chart;
 pub mod environment;
 pub mod kernels;
 pub mod kme;
@@ -7,3 +8,4 @@ pub mod local_kmes;
 pub mod local_sites;
 pub mod sample;
 pub mod table2;
+pub mod table3;

@@ -32,6 +32,11 @@ pub enum Command {
     Table2(Table2),
     /// Requests a second of a key manager (ETSI GS QKD 014), client and servers on this machine
     Kme(kme::Bench),
+    /// Table 3 of the paper: TCP and UDP by one-time pad and plain, headers in clear and hidden
+    Table3(super::table3::Arguments),
+    /// One end of a measurement of table3
+    #[command(hide = true)]
+    Table3End(super::table3::EndArguments),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
     /// Seal and open pads on one core, with and without Fig. 5, beside what the memory gives
@@ -115,6 +120,8 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         Command::Kme(arguments) => kme::bench(context, arguments),
         Command::Kernels(arguments) => kernels::kernels(context, arguments),
         Command::Random(arguments) => kernels::random(context, arguments),
+        Command::Table3(arguments) => super::table3::run(context, arguments),
+        Command::Table3End(arguments) => super::table3::run_end(arguments),
         Command::E2e(arguments) => {
             let ways = in_folder(arguments.folder.as_deref(), |folder| {
                 end_to_end(context, arguments, folder)

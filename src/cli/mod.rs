@@ -17,9 +17,12 @@ mod manual;
 mod metrics;
 pub mod output;
 mod progress;
+mod relay;
 mod run;
 mod serve;
 mod store;
+mod table3;
+mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -85,6 +88,12 @@ enum Command {
     Filter(filter::Arguments),
     /// Run this site's daemon
     Serve(serve::Arguments),
+    /// Carry an application's own connections and datagrams to a peer's side, under the pad
+    #[command(subcommand)]
+    Relay(relay::Command),
+    /// Carry whole IP packets between two networks, headers hidden
+    #[command(subcommand)]
+    Tunnel(tunnel::Command),
     /// Build and check reference indexes
     #[command(subcommand)]
     Index(index::Command),
@@ -223,6 +232,8 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Compare(arguments) => compare::run(context, &arguments),
         Command::Filter(arguments) => filter::run(context, &arguments),
         Command::Serve(arguments) => serve::run(context, &arguments),
+        Command::Relay(command) => relay::run(context, &command),
+        Command::Tunnel(command) => tunnel::run(context, &command),
         Command::Index(command) => index::run(context, &command),
         Command::Keys(command) => keys::run(context, &command),
         Command::Store(command) => store::run(context, &command),
