@@ -120,7 +120,6 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, kme: Arc<Kme>) -> io::R
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(HEADER_BYTES_MAX)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(tls), service);
     connection.await.map_err(io::Error::other)
 }
