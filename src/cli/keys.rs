@@ -8,6 +8,7 @@ use super::output::Table;
 use super::{Context, Outcome, kme};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::key::expansion::Method;
+use crate::key::ledger::Role;
 use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
 
 /// What to do with keys.
@@ -59,6 +60,17 @@ pub enum Command {
     },
     #[command(flatten)]
     Kme(kme::Command),
+    /// Give up all earlier keys of a link, at both ends: the way out of a quarantine
+    Retire {
+        /// The site at the other end
+        peer: SiteId,
+        /// Where the keys to send begin that are still good, as the other end says
+        #[arg(long, value_name = "UNIT", default_value_t = 0)]
+        outgoing: u64,
+        /// Where the keys to receive begin that are still good, as the other end says
+        #[arg(long, value_name = "UNIT", default_value_t = 0)]
+        incoming: u64,
+    },
 }
 
 /// How stored key becomes the key that is used.
@@ -96,6 +108,23 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             });
             Ok(())
         }
+        Command::Retire { peer, outgoing, incoming } => {
+            let site = context.site()?;
+            let outgoing = site.keys().declare_lost(peer, Role::Sender, *outgoing)?;
+            let incoming = site.keys().declare_lost(peer, Role::Follower, *incoming)?;
+            let here = &site.settings().site;
+            let report = serde_json::json!({
+                "peer": peer, "outgoing": outgoing, "incoming": incoming,
+            });
+            context.out.result("keys retire", &report, || {
+                format!(
+                    "earlier keys of the link to {peer} are given up; now at {peer}:\n  \
+                     dsgd keys retire {here} --outgoing {incoming} --incoming {outgoing}\n\
+                     and if it names other units, here again with these\n"
+                )
+            });
+            Ok(())
+        }
         Command::Import { file, peer } => {
             let settings = context.settings()?;
             preshared::import(&settings.site, &settings.state, peer, file)?;
@@ -117,7 +146,8 @@ fn level(context: &Context) -> Outcome {
     let keys = site.keys();
     let levels = keys.peers().iter().map(|peer| keys.level(peer)).collect::<Result<Vec<_>, _>>()?;
     context.out.result("keys level", &levels, || {
-        let mut table = Table::new(["link to", "to send", "to receive", "spent", "supply", "keys"]);
+        let mut table =
+            Table::new(["link to", "to send", "to receive", "spent", "supply", "keys", "state"]);
         for level in &levels {
             table.row([
                 level.peer.to_string(),
@@ -126,6 +156,7 @@ fn level(context: &Context) -> Outcome {
                 level.outgoing.spent.to_string(),
                 level.outgoing.rate.to_string(),
                 level.provenance.to_string(),
+                level.quarantine.map_or("good".into(), |reason| format!("quarantine: {reason}")),
             ]);
         }
         table.render()

@@ -40,6 +40,18 @@ pub enum Error {
         /// What contradicts what.
         reason: &'static str,
     },
+    /// The peer has not made the next reservation durable yet: it is to be asked, and awaited.
+    #[error("the peer has not countersigned more keys of stream {stream} yet")]
+    Unsigned {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The two ends hold no key in common that a call could begin with.
+    #[error("the two ends of stream {stream} have no greeting keys in common")]
+    NoGreeting {
+        /// The stream.
+        stream: StreamId,
+    },
     /// A claim that does not lie inside its reservation, is empty or passes the last position.
     #[error("key {range} of stream {stream} cannot be claimed from reservation {reservation}")]
     Unsound {
@@ -184,7 +196,8 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Error::Exhausted { .. } => Fault::TryAgain,
+            Error::Exhausted { .. } | Error::Unsigned { .. } => Fault::TryAgain,
+            Error::NoGreeting { .. } => Fault::Integrity,
             Error::Reused { .. } | Error::Quarantined { .. } => Fault::Integrity,
             Error::Unsound { .. } | Error::Unhealthy { .. } => Fault::Integrity,
             Error::TooLong { .. } => Fault::Data,
@@ -211,15 +224,18 @@ impl Faulty for Error {
             Error::Exhausted { wait: None, .. } => {
                 Some("no key arrives by itself: import another pad".into())
             }
-            Error::Quarantined { .. } => Some(
-                "a state folder was lost or set back; declare its keys lost at both ends".into(),
-            ),
+            Error::Quarantined { stream, .. } | Error::NoGreeting { stream } => Some(format!(
+                "a state folder was lost or set back, or calls were answered by a stranger; give up \
+                 the earlier keys at both ends: 'dsgd keys retire {}' at {}, then what it says at {}",
+                stream.receiver, stream.sender, stream.receiver
+            )),
             Error::Keeper { source: Some(_), .. } => {
                 Some("start it, before keys are imported: dsgd serve keeper".into())
             }
-            Error::Lost { .. } => {
-                Some("declare the keys below the end of the loss as lost, at both ends".into())
-            }
+            Error::Lost { .. } => Some(
+                "give up the keys below the end of the loss at both ends: 'dsgd keys retire'"
+                    .into(),
+            ),
             _ => None,
         }
     }

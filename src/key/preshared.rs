@@ -314,6 +314,11 @@ mod tests {
 
         let back = b.sender(&site("a")).unwrap().stream().clone();
         fs::remove_file(folder.path().join("a/keys/b/sent")).unwrap();
+        let removed = store(&folder, "a", "b").sender(&site("b")).err().unwrap();
+        assert!(matches!(removed, Error::Quarantined { .. }), "{removed}");
+        for name in ["sent", "sent.sessions"] {
+            fs::remove_file(folder.path().join("a/keys/b").join(name)).unwrap();
+        }
         let mut again = store(&folder, "a", "b").sender(&site("b")).unwrap();
         let wiped = again.take(16).err().unwrap();
         assert!(matches!(wiped, Error::Pad { .. }), "{wiped} {rest} {back}");

@@ -40,6 +40,8 @@ pub struct LinkLevel {
     pub incoming: StreamLevel,
     /// What is known about the keys.
     pub provenance: Provenance,
+    /// Why the link is not to be used, if it is not.
+    pub quarantine: Option<&'static str>,
 }
 
 /// How much key one direction of a link has.
@@ -102,9 +104,16 @@ impl KeyStore {
         let source = self.source(peer)?;
         let (outgoing, incoming) = streams(self.site(), peer);
         let level = |role, stream: &StreamId| {
-            let mark = self.journal(peer, role, &*source)?.load()?.position();
+            // A record that is damaged has nothing left.
+            let mark = match self.journal(peer, role, &*source)?.load() {
+                Err(Error::Quarantined { .. }) => u64::MAX,
+                mark => mark?.position(),
+            };
             let remaining = from_position(&source.ready(stream)?, mark);
-            let spent = self.ledger(peer, role)?.iter().map(|record| record.range.bytes()).sum();
+            let spent = match self.ledger(peer, role) {
+                Err(Error::LedgerDamaged { .. }) => 0,
+                ledger => ledger?.iter().map(|record| record.range.bytes()).sum(),
+            };
             Ok::<_, Error>(StreamLevel {
                 remaining: ByteCount(remaining.iter().map(KeyRange::bytes).sum()),
                 spent: ByteCount(spent),
@@ -116,7 +125,22 @@ impl KeyStore {
             outgoing: level(Role::Sender, &outgoing)?,
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
+            quarantine: self.quarantine(peer)?,
         })
+    }
+
+    /// Why one direction of the link to `peer` must not be used, if it is so: a state folder was
+    /// lost or set back. [`declare_lost`](Self::declare_lost) ends it.
+    pub fn quarantine(&self, peer: &SiteId) -> Result<Option<&'static str>, Error> {
+        let source = self.source(peer)?;
+        for role in [Role::Sender, Role::Follower] {
+            match self.journal(peer, role, &*source)?.load_usable() {
+                Ok(_) => {}
+                Err(Error::Quarantined { reason, .. }) => return Ok(Some(reason)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle

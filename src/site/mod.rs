@@ -126,6 +126,7 @@ impl Site {
             cipher: self.settings.net.cipher,
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
+            floors: self.settings.net.floors,
             on_wait: Some(Arc::new(move |wait: &net::KeyWait| notices.add(wait.to_string()))),
             ..net::Settings::default()
         }

@@ -8,7 +8,7 @@ use crate::base::{ByteCount, SiteId};
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
 use crate::etsi014::KmeSettings;
-use crate::key::{LinkSettings, RandomSettings};
+use crate::key::{Floors, LinkSettings, RandomSettings};
 use crate::net::Cipher;
 use crate::store::StoreSettings;
 
@@ -118,6 +118,9 @@ pub struct NetSettings {
     pub deadline_seconds: u64,
     /// `otp`, or `plain` for the comparison rows of benchmarks: both ends must agree.
     pub cipher: Cipher,
+    /// How much key of every link is kept for what is more important than bulk.
+    #[serde(default)]
+    pub floors: Floors,
 }
 
 /// What analyses.
