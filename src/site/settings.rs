@@ -8,6 +8,7 @@ use crate::base::{ByteCount, SiteId};
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
 use crate::key::{LinkSettings, RandomSettings};
+use crate::management;
 use crate::net::Cipher;
 use crate::store::StoreSettings;
 
@@ -52,6 +53,9 @@ pub struct Settings {
     /// What users may see.
     #[serde(default)]
     pub right: Vec<Right>,
+    /// What it is told as a node of a key network.
+    #[serde(default)]
+    pub management: management::Settings,
 }
 
 /// A site that this one talks to.
@@ -171,5 +175,6 @@ impl Settings {
         self.key.iter_mut().flat_map(|link| &mut link.file).for_each(inner);
         self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
+        self.management.relative_to(folder);
     }
 }
