@@ -11,7 +11,7 @@ use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use super::chunks::LeaseChunks;
 use super::journal::{Journal, link_folder, record_path};
 use super::ledger::{self, Record, Role};
-use super::pad::PadHeader;
+use super::pool::{self, Pool};
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
 use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
@@ -163,10 +163,40 @@ impl KeyStore {
         self.journal(peer, role, &*source)?.declare_lost(unit)
     }
 
-    /// Moves the pad at `file` into the state folder, as key for the link to `peer`. Sessions that
-    /// are running do not see it.
-    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<PadHeader, Error> {
-        preshared::import(self.site(), &self.0.state, peer, file)
+    /// Moves the pad at `file` into the state folder, as key for the link to `peer`: into its pool, if
+    /// it has one. Sessions that are running do not see other pads.
+    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<(), Error> {
+        match self.pool_folder(peer) {
+            Some(folder) => Pool::open(&folder, self.site().clone(), self.0.clock.clone())?
+                .import_pad(peer, file),
+            None => preshared::import(self.site(), &self.0.state, peer, file).map(drop),
+        }
+    }
+
+    /// Where the pool of the link to `peer` is, if its keys come from one.
+    pub fn pool_folder(&self, peer: &SiteId) -> Option<PathBuf> {
+        let settings = self.0.links.get(peer).filter(|link| link.kind == pool::KIND)?;
+        Some(settings.file.clone().unwrap_or_else(|| pool::folder(&self.0.state, peer)))
+    }
+
+    /// Destroys all key of the link to `peer` that is left at this site, in both directions, and gives
+    /// up its positions. Returns how much could have been sent and received.
+    ///
+    /// The other end has to do the same: what it sends with keys that are gone cannot be read.
+    pub fn erase(&self, peer: &SiteId) -> Result<[ByteCount; 2], Error> {
+        let source = self.source(peer)?;
+        let (outgoing, incoming) = streams(self.site(), peer);
+        let mut gone = [ByteCount(0); 2];
+        let ends = [(Role::Sender, outgoing), (Role::Follower, incoming)];
+        for ((role, stream), gone) in ends.into_iter().zip(&mut gone) {
+            let journal = self.journal(peer, role, &*source)?;
+            let left = from_position(&source.ready(&stream)?, journal.load()?.position());
+            let Some(end) = left.iter().map(KeyRange::end).max() else { continue };
+            journal.declare_lost(end)?;
+            left.iter().try_for_each(|range| source.erase(&stream, *range))?;
+            gone.0 = left.iter().map(KeyRange::bytes).sum();
+        }
+        Ok(gone)
     }
 
     fn source(&self, peer: &SiteId) -> Result<Box<dyn KeySource>, Error> {

@@ -3,6 +3,7 @@
 mod client;
 pub mod daemon;
 mod holder;
+pub mod key_node;
 mod owner;
 mod reference;
 pub mod request;

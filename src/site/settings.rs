@@ -9,6 +9,7 @@ use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
 use crate::etsi014::KmeSettings;
 use crate::key::{Floors, LinkSettings, RandomSettings};
+use crate::management;
 use crate::net::Cipher;
 use crate::store::StoreSettings;
 
@@ -55,6 +56,9 @@ pub struct Settings {
     pub right: Vec<Right>,
     /// The key manager that it is for applications.
     pub kme: Option<KmeSettings>,
+    /// What it is told as a node of a key network.
+    #[serde(default)]
+    pub management: management::Settings,
 }
 
 /// A site that this one talks to.
@@ -178,5 +182,6 @@ impl Settings {
         self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
         self.kme.iter_mut().for_each(|kme| kme.relative_to(folder));
+        self.management.relative_to(folder);
     }
 }
