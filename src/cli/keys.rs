@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::output::Table;
-use super::{Context, Outcome};
+use super::{Context, Outcome, kme};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::key::ledger::Role;
+use crate::key::expansion::Method;
 use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
 
 /// What to do with keys.
@@ -41,6 +42,10 @@ pub enum Command {
         /// Where the random numbers come from: os, or device:/dev/hwrng
         #[arg(long, default_value = "os")]
         random: RandomSettings,
+        /// Make stored key useless without a part that importing gives to the keeper ('dsgd serve
+        /// keeper'), which has it in memory only
+        #[arg(long, value_enum)]
+        expansion: Option<Expansion>,
         /// Folder for the two files
         #[arg(short, long, value_name = "FOLDER")]
         output: PathBuf,
@@ -64,12 +69,22 @@ pub enum Command {
         #[arg(long, value_name = "UNIT", default_value_t = 0)]
         incoming: u64,
     },
+    #[command(flatten)]
+    Kme(kme::Command),
+}
+
+/// How stored key becomes the key that is used.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Expansion {
+    /// As in Fig. 5 of the paper
+    Fig5,
 }
 
 /// Runs `dsgd keys`.
 pub fn run(context: &Context, command: &Command) -> Outcome {
     match command {
         Command::Level => level(context),
+        Command::Kme(command) => kme::run(context, command),
         Command::Simulate { sites, rate, stock, output } => {
             let sites = [sites[0].clone(), sites[1].clone()];
             SimulatedLink::create(output, sites, *rate, *stock, &Clock::system())?;
@@ -78,12 +93,13 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             });
             Ok(())
         }
-        Command::Generate { sites, bytes, random, output } => {
+        Command::Generate { sites, bytes, random, expansion, output } => {
             let sites = [sites[0].clone(), sites[1].clone()];
             let none = || Err(no_stream(&sites[1]));
             let mut random = random.open(&sites[0], none)?;
             let clock = Clock::system();
-            let files = pad::generate(sites, *bytes, &mut *random, output, &clock)?;
+            let method = expansion.as_ref().map(|Expansion::Fig5| Method::Fig5);
+            let files = pad::generate_for(method, sites, *bytes, &mut *random, output, &clock)?;
             context.out.result("keys generate", &files, || {
                 let class = random.provenance();
                 files.iter().fold(String::new(), |text, file| {

@@ -135,6 +135,38 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
+    #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
+    Lost {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        range: KeyRange,
+    },
+    /// The keeper of what is in memory only cannot do what it is to do.
+    #[error("the keeper {what}")]
+    Keeper {
+        /// What it does or does not.
+        what: &'static str,
+        /// What the system said.
+        source: Option<io::Error>,
+    },
+    /// A block of a pool cannot be had or kept.
+    #[error("pool {path}: {what}")]
+    Pool {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
+    /// A pool could not be read or written.
+    #[error("pool {path}")]
+    PoolFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A source of random numbers gave nothing, or not enough.
     #[error("random source {name}")]
     Random {
@@ -152,7 +184,9 @@ pub enum Error {
         test: &'static str,
     },
     /// The wish for a random source is not understood.
-    #[error("'{text}' is not a random source; there are 'os', 'device:/path' and 'key-stream'")]
+    #[error(
+        "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
+    )]
     UnknownRandom {
         /// What was configured.
         text: String,
@@ -171,8 +205,12 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
-            Error::Pad { .. } => Fault::Data,
-            Error::LinkFile { source, .. } | Error::PadFile { source, .. } => Fault::of_io(source),
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
+            Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
+            Error::LinkFile { source, .. }
+            | Error::PadFile { source, .. }
+            | Error::PoolFile { source, .. } => Fault::of_io(source),
             Error::Random { .. } => Fault::System,
         }
     }
@@ -191,6 +229,12 @@ impl Faulty for Error {
                  the earlier keys at both ends: 'dsgd keys retire {}' at {}, then what it says at {}",
                 stream.receiver, stream.sender, stream.receiver
             )),
+            Error::Keeper { source: Some(_), .. } => {
+                Some("start it, before keys are imported: dsgd serve keeper".into())
+            }
+            Error::Lost { .. } => {
+                Some("declare the keys below the end of the loss as lost, at both ends".into())
+            }
             _ => None,
         }
     }

@@ -218,14 +218,12 @@ impl Sender {
         (self.needed, self.lease) = (None, units);
         self.abandon(taken.left_over);
         self.expected = self.expected.map(|expected| expected.saturating_sub(units));
-        let mut chunk = self.chunks.take(taken.range.bytes() as usize);
-        chunk.mark_secret();
-        self.source.read(self.journal.stream(), taken.range, &mut chunk)?;
+        let lease = self.source.lease(self.journal.stream(), taken.range, &self.chunks)?;
         self.source.erase(self.journal.stream(), taken.range)?;
         if !self.countersigned {
             self.reserve_ahead(units);
         }
-        Ok(KeyLease::new(taken.range, chunk))
+        Ok(lease)
     }
 
     /// A reservation, durable here, that the peer is to countersign now; none if there is enough, or

@@ -109,7 +109,13 @@ impl KeyStore {
                 Err(Error::Quarantined { .. }) => u64::MAX,
                 mark => mark?.position(),
             };
-            stream_level(&*source, stream, mark)
+            let remaining = from_position(&source.ready(stream)?, mark);
+            let spent = self.ledger(peer, role)?.iter().map(|record| record.range.bytes()).sum();
+            Ok::<_, Error>(StreamLevel {
+                remaining: ByteCount(remaining.iter().map(KeyRange::bytes).sum()),
+                spent: ByteCount(spent),
+                rate: source.rate(),
+            })
         };
         Ok(LinkLevel {
             peer: peer.clone(),
@@ -173,19 +179,4 @@ impl KeyStore {
         let stream = if role == Role::Sender { outgoing } else { incoming };
         Journal::open(&link_folder(&self.0.state, peer), stream, role, self.0.clock.clone(), source)
     }
-}
-
-fn stream_level(
-    source: &dyn KeySource,
-    stream: &StreamId,
-    mark: u64,
-) -> Result<StreamLevel, Error> {
-    let ready = source.ready(stream)?;
-    let bytes = |ranges: &[KeyRange]| ranges.iter().map(KeyRange::bytes).sum::<u64>();
-    let remaining = bytes(&from_position(&ready, mark));
-    Ok(StreamLevel {
-        remaining: ByteCount(remaining),
-        spent: ByteCount(bytes(&ready) - remaining),
-        rate: source.rate(),
-    })
 }

@@ -8,7 +8,9 @@
 //! ([`frame`]) in either direction until an END frame, the first of them a PROOF over all that. Among
 //! the frames are control frames, by which each end asks the other to countersign the keys that it
 //! will use ([`session`]). Any failure closes the session for good.
+//! Beside a session, flows of [`packet`]s may run, which stand alone and may be lost.
 
+pub mod cipher;
 pub mod error;
 pub mod frame;
 pub mod handshake;
@@ -17,10 +19,12 @@ pub mod keys;
 pub mod memory;
 mod open;
 pub mod opening;
+pub mod packet;
 mod rotation;
 mod seal;
 pub mod session;
 
+pub use cipher::{Cipher, Security};
 pub use error::{Error, Refusal};
 pub use frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, TAG_BYTES};
 pub use handshake::Handshake;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{ByteCount, SiteId};
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
+use crate::etsi014::KmeSettings;
 use crate::key::{Floors, LinkSettings, RandomSettings};
 use crate::net::Cipher;
 use crate::store::StoreSettings;
@@ -52,6 +53,8 @@ pub struct Settings {
     /// What users may see.
     #[serde(default)]
     pub right: Vec<Right>,
+    /// The key manager that it is for applications.
+    pub kme: Option<KmeSettings>,
 }
 
 /// A site that this one talks to.
@@ -174,5 +177,6 @@ impl Settings {
         self.key.iter_mut().flat_map(|link| &mut link.file).for_each(inner);
         self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
+        self.kme.iter_mut().for_each(|kme| kme.relative_to(folder));
     }
 }
