@@ -11,7 +11,9 @@
 //! | either end crashes, at any point | no unit is used twice; at most two reservations are given up |
 //! | this site's state is set back, to any earlier one | no unit is used twice: the peer has claimed every unit that ever was, refuses it, and the stream is quarantined |
 //! | the peer's state is set back, to any earlier one | no unit is used twice: this site's record never goes back. The peer accepts nothing twice: frames count only in a session that was opened over its fresh number |
+//! | a copy of this site's folder is put back while its programs run | the same: what they hold in memory was reserved at both ends |
 //! | frames are lost, repeated, delayed, exchanged | a session ends; no unit is used twice |
+//! | a virtual machine is restored with the memory of a running program | **not promised** for the reservation that the program had in use: it goes on where it was. Stop the programs before a snapshot |
 //! | both ends are set back | **not promised**: neither has a memory of what was used. Nothing but a third memory could tell. An operator who restores both must give up the keys at both (`dsgd keys retire`) |
 //!
 //! The first message of a call comes before the peer has said anything: [`super::greeting`] says

@@ -942,3 +942,20 @@ fn a_link_greets_more_often_than_one_range_has_keys() {
     }
     assert_eq!(world.violation(), None);
 }
+
+#[test]
+fn calls_that_a_stranger_answers_cost_a_bounded_number_of_keys() {
+    let mut world = World::new(0, Mutant::None);
+    for _ in 0..2 * RANGE_UNITS / KEY_UNITS {
+        world.live = [None, None];
+        assert!(world.call(0));
+        // The greetings cross, the opening is sent, and nothing comes back.
+        world.deliver(0, 1);
+        world.deliver(0, 0);
+    }
+    let used = world.oracle.lock().unwrap().greetings[0].len() as u64;
+    assert_eq!((used, world.violation()), (RANGE_UNITS / KEY_UNITS, None));
+    assert!(!world.goes_on(), "an operator has to look at it");
+    world.give_up_earlier_keys();
+    assert!(world.goes_on());
+}
