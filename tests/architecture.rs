@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine", "key", "share"],
     &["otp"],
     &["disclosure", "net"],
-    &["store"],
+    &["etsi014", "management", "store"],
     &["control"],
     &["pipeline"],
     &["site"],

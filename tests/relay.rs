@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -213,13 +214,22 @@ impl Namespace {
             let output = Command::new("ip").args(arguments).output();
             output.is_ok_and(|output| output.status.success())
         };
+        // What a run before this one has left must not stand in the way.
+        let [outer, far] = [1, 2].map(|end| namespace.outer(end));
         let made = ip(&["netns", "add", name])
+            && ip(&["-n", name, "link", "set", "lo", "up"])
             && ip(&["link", "add", &veth, "type", "veth", "peer", "name", "v0", "netns", name])
-            && ip(&["addr", "add", "10.198.7.1/30", "dev", &veth])
+            && ip(&["addr", "add", &format!("{outer}/30"), "dev", &veth])
             && ip(&["link", "set", &veth, "up"])
-            && ip(&["-n", name, "addr", "add", "10.198.7.2/30", "dev", "v0"])
+            && ip(&["-n", name, "addr", "add", &format!("{far}/30"), "dev", "v0"])
             && ip(&["-n", name, "link", "set", "v0", "up"]);
         made.then_some(namespace)
+    }
+
+    /// The address of one end of the pair: of a network that this process alone uses.
+    fn outer(&self, end: u8) -> Ipv4Addr {
+        let [.., high, low] = (std::process::id() % 16_000 * 4).to_be_bytes();
+        Ipv4Addr::new(100, 64 + high % 64, high / 64 * 8, (low & !3) + end)
     }
 
     fn run(&self) -> Command {
@@ -236,7 +246,8 @@ impl Drop for Namespace {
 }
 
 /// Every outer datagram between the two ends that this machine sees, from its Ethernet frame.
-fn capture(frames: &mut Vec<Vec<u8>>, until: &std::sync::atomic::AtomicBool) {
+fn capture(ends: [Ipv4Addr; 2], until: &AtomicBool) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
     // All protocols, ETH_P_ALL, in network order.
     let all = Protocol::from_raw(std::num::NonZeroU32::new(u32::from(3u16.to_be())).unwrap());
     let socket = socket(AddressFamily::PACKET, SocketType::RAW, Some(all)).unwrap();
@@ -244,13 +255,23 @@ fn capture(frames: &mut Vec<Vec<u8>>, until: &std::sync::atomic::AtomicBool) {
     rustix::net::sockopt::set_socket_timeout(&socket, wait, Some(Duration::from_millis(50)))
         .unwrap();
     let mut buffer = vec![0; 65_536];
-    while !until.load(std::sync::atomic::Ordering::SeqCst) {
+    while !until.load(Ordering::SeqCst) {
         let Ok((bytes, _)) = recv(&socket, &mut buffer[..], RecvFlags::empty()) else { continue };
         let frame = &buffer[..bytes];
-        let outer = |at: usize| frame.get(at..at + 3) == Some(&[10, 198, 7]);
+        let outer = |at: usize| ends.iter().any(|end| frame.get(at..at + 4) == Some(&end.octets()));
         if frame.get(12..14) == Some(&[8, 0]) && outer(26) && outer(30) && frame[23] == 17 {
             frames.push(frame.to_vec());
         }
+    }
+    frames
+}
+
+/// Ends the capture, also when the test fails before.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -265,7 +286,7 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
     let folder = two_sites("otp");
     let mut listen = namespace.run();
     listen.arg("--json").arg("-c").arg(config(folder.path(), "two"));
-    listen.args(["tunnel", "listen", "one", "--address", "10.198.7.2:0"]);
+    listen.args(["tunnel", "listen", "one", "--address", &format!("{}:0", namespace.outer(2))]);
     listen.args(["--device", "dsgdb", "--inner", "10.208.7.2/30"]);
     let mut listening = Running::start(&mut listen);
     let address = listening.document()["address"].as_str().unwrap().to_owned();
@@ -277,15 +298,13 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
     call.args(["--inner", "10.208.7.1/30"]);
     let calling = Running::start(&mut call);
 
-    let until = std::sync::atomic::AtomicBool::new(false);
+    let until = AtomicBool::new(false);
     let mut frames = Vec::new();
     let text = b"this text is carried within the tunnel and is not to be seen outside of it";
     thread::scope(|scope| {
-        let captured = scope.spawn(|| {
-            let mut frames = Vec::new();
-            capture(&mut frames, &until);
-            frames
-        });
+        let ending = Until(&until);
+        let ends = [1, 2].map(|end| namespace.outer(end));
+        let captured = scope.spawn(|| capture(ends, &until));
         // A connection from the far end to a listener at the inner address of this one.
         let server = (0..300).find_map(|_| {
             thread::sleep(Duration::from_millis(100));
@@ -313,7 +332,7 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
         drop(stream);
         let output = far.join().unwrap();
         assert!(output.stdout == answer, "{} bytes came", output.stdout.len());
-        until.store(true, std::sync::atomic::Ordering::SeqCst);
+        drop(ending);
         frames = captured.join().unwrap();
     });
     assert!(frames.len() > 100, "{} frames seen", frames.len());

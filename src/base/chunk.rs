@@ -80,11 +80,6 @@ impl Chunk {
         self.secret = true;
     }
 
-    /// Says that the caller has overwritten every byte that was secret, so that it need not be done again.
-    pub(crate) fn declare_wiped(&mut self) {
-        self.secret = false;
-    }
-
     /// Whether the memory is wiped on drop.
     pub fn is_secret(&self) -> bool {
         self.secret

@@ -2,6 +2,9 @@
 
 pub mod chart;
 pub mod environment;
+pub mod kernels;
+pub mod kme;
+pub mod local_kmes;
 pub mod local_sites;
 pub mod sample;
 pub mod table2;

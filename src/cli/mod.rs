@@ -10,7 +10,9 @@ mod doctor;
 mod filter;
 mod happy;
 mod index;
+mod kernels;
 mod keys;
+mod kme;
 mod manual;
 mod metrics;
 pub mod output;
@@ -201,6 +203,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misspoken(&arguments, &error),
     };
+    // Every verb may see key, or what key protects.
+    crate::io::hygiene::protect();
     let context = Context { out: Output::new(cli.global.json), global: cli.global };
     let printed = || {
         let what = "writing to standard output".into();

@@ -26,7 +26,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// What lies between the two processes; veth takes the rights of root
-    #[arg(long, value_enum, num_args = 1.., default_values = ["loopback", "veth", "wire"])]
+    #[arg(long, value_enum, num_args = 1.., default_values = ["loopback", "veth"])]
     path: Vec<Between>,
     /// Only TCP or only UDP
     #[arg(long, value_enum)]

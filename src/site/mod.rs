@@ -3,6 +3,7 @@
 mod client;
 pub mod daemon;
 mod holder;
+pub mod key_node;
 mod owner;
 mod reference;
 pub mod request;
@@ -127,6 +128,7 @@ impl Site {
             permit_aes: self.settings.net.permit_aes,
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
+            floors: self.settings.net.floors,
             on_wait: Some(Arc::new(move |wait: &net::KeyWait| notices.add(wait.to_string()))),
             ..net::Settings::default()
         }

@@ -1,12 +1,12 @@
 //! Blocks of key that both ends have set aside for packets.
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
+use zeroize::Zeroizing;
 
 use super::{HEAD_BYTES, Shape};
-use crate::base::Chunk;
 use crate::base::chunk::wipe;
-use crate::device::cpu::otp::{Hash, HashKey};
-use crate::key::{KeyLease, KeyRange, UNIT_BYTES};
+use crate::device::cpu::otp::{Hash, HashKey, write};
+use crate::key::{KeyLease, UNIT_BYTES};
 use crate::otp::Cipher;
 use crate::otp::aes::{self, nonce};
 use crate::otp::frame::TAG_BYTES;
@@ -44,13 +44,7 @@ pub(super) struct Block {
 }
 
 enum Material {
-    Pad {
-        range: KeyRange,
-        bytes: Chunk,
-        hash_key: HashKey,
-        /// Units that are wiped.
-        wiped: u64,
-    },
+    Pad { lease: KeyLease, hash_key: HashKey },
     Aes(Box<LessSafeKey>),
 }
 
@@ -59,13 +53,12 @@ impl Block {
     pub fn new(grant: Grant, cipher: Cipher) -> Option<Self> {
         let range = grant.lease.range();
         match cipher {
-            Cipher::Otp => {
-                let hash_key = HashKey::new(grant.lease.bytes().first_chunk()?);
+            Cipher::Otp if range.units > 1 => {
+                let mut lease = grant.lease;
+                let hash_key = HashKey::new(&unit_at(&lease, 0));
+                lease.wipe(0..TAG_BYTES);
                 let (first, end) = (range.position + 1, range.end());
-                let mut bytes = grant.lease.into_chunk();
-                wipe(&mut bytes[..TAG_BYTES]);
-                let material = Material::Pad { range, bytes, hash_key, wiped: 1 };
-                Some(Self { first, end, material })
+                Some(Self { first, end, material: Material::Pad { lease, hash_key } })
             }
             Cipher::Aes256Gcm => {
                 let key = aes::key(grant.lease.bytes())?;
@@ -73,7 +66,7 @@ impl Block {
                 let material = Material::Aes(Box::new(key));
                 Some(Self { first: grant.first, end, material })
             }
-            Cipher::Plain => None,
+            Cipher::Otp | Cipher::Plain => None,
         }
     }
 
@@ -84,15 +77,18 @@ impl Block {
         let (front, tag) = packet.split_at_mut(body);
         let (clear, hidden) = front.split_at_mut(clear_bytes);
         match &mut self.material {
-            Material::Pad { range, bytes, hash_key, wiped } => {
-                let key = pad(range, bytes, position, hidden.len());
-                let (tag_pad, pad) = key.split_at(TAG_BYTES);
+            Material::Pad { lease, hash_key } => {
+                let (start, end) = part(lease, position, hidden.len());
                 let mut hash = Hash::new(hash_key);
                 hash.update(clear);
-                hash.seal(hidden, pad);
-                tag.copy_from_slice(&finish(hash, clear.len(), hidden.len(), tag_pad));
-                wipe(key);
-                *wiped += key.len() as u64 / UNIT_BYTES;
+                hash.seal(hidden, lease.pad().slice(start + TAG_BYTES..end));
+                tag.copy_from_slice(&finish(
+                    hash,
+                    clear.len(),
+                    hidden.len(),
+                    &unit_at(lease, start),
+                ));
+                lease.wipe(start..end);
             }
             Material::Aes(key) => {
                 let sealed =
@@ -111,17 +107,15 @@ impl Block {
         let (front, tag) = packet.split_at_mut(body);
         let (clear, hidden) = front.split_at_mut(shape.headers.clear_bytes());
         let good = match &mut self.material {
-            Material::Pad { range, bytes, hash_key, wiped } => {
-                let key = pad(range, bytes, position, hidden.len());
-                let (tag_pad, pad) = key.split_at(TAG_BYTES);
+            Material::Pad { lease, hash_key } => {
+                let (start, end) = part(lease, position, hidden.len());
                 let mut hash = Hash::new(hash_key);
                 hash.update(clear);
-                hash.open(hidden, pad);
-                let expected = finish(hash, clear.len(), hidden.len(), tag_pad);
+                hash.open(hidden, lease.pad().slice(start + TAG_BYTES..end));
+                let expected = finish(hash, clear.len(), hidden.len(), &unit_at(lease, start));
                 let good = bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], tag));
                 if good {
-                    wipe(key);
-                    *wiped += key.len() as u64 / UNIT_BYTES;
+                    lease.wipe(start..end);
                 }
                 good
             }
@@ -147,29 +141,31 @@ impl Block {
     /// Bytes of key that it has.
     pub fn key_bytes(&self) -> u64 {
         match &self.material {
-            Material::Pad { range, .. } => range.bytes(),
+            Material::Pad { lease, .. } => lease.range().bytes(),
             Material::Aes(_) => 2 * UNIT_BYTES,
         }
     }
 }
 
-impl Drop for Block {
-    fn drop(&mut self) {
-        if let Material::Pad { range, bytes, wiped, .. } = &mut self.material
-            && *wiped == range.units
-        {
-            bytes.declare_wiped();
-        }
-    }
+/// Where in the lease the key lies of a packet at `position` with `hidden` encrypted bytes.
+fn part(lease: &KeyLease, position: u64, hidden: usize) -> (usize, usize) {
+    let start = ((position - lease.range().position) * UNIT_BYTES) as usize;
+    (start, start + TAG_BYTES + hidden.next_multiple_of(UNIT_BYTES as usize))
 }
 
-/// The key at `position` for a packet with `hidden` encrypted bytes.
-fn pad<'b>(range: &KeyRange, bytes: &'b mut Chunk, position: u64, hidden: usize) -> &'b mut [u8] {
-    let start = ((position - range.position) * UNIT_BYTES) as usize;
-    &mut bytes[start..start + TAG_BYTES + hidden.next_multiple_of(UNIT_BYTES as usize)]
+/// The unit at `start`.
+fn unit_at(lease: &KeyLease, start: usize) -> Zeroizing<[u8; TAG_BYTES]> {
+    let mut unit = Zeroizing::new([0; TAG_BYTES]);
+    write(&lease.pad().slice(start..start + TAG_BYTES), &mut unit[..]);
+    unit
 }
 
-fn finish(mut hash: Hash<'_>, clear: usize, hidden: usize, tag_pad: &[u8]) -> [u8; TAG_BYTES] {
+fn finish(
+    mut hash: Hash<'_>,
+    clear: usize,
+    hidden: usize,
+    tag_pad: &[u8; TAG_BYTES],
+) -> [u8; TAG_BYTES] {
     let mut lengths = [0; TAG_BYTES];
     lengths[..8].copy_from_slice(&(8 * clear as u64).to_le_bytes());
     lengths[8..].copy_from_slice(&(8 * hidden as u64).to_le_bytes());
