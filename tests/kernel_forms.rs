@@ -1,9 +1,8 @@
-//! The forms of the kernels: that those listed are there, and that those for machines which this one
-//! may not be compute what the scalar twin does, run on the CPU.
+//! The forms of the kernels: that those listed are there, and that those of HLS compute what the
+//! scalar twin does, run on the CPU. The other forms are tested by `device::conformance`.
 //!
-//! CUDA kernels are compiled as C++ with `kernels/shim/`, HLS kernels with `hls/sim/` and the
-//! vendor's `ap_int.h`. What is missing is skipped, unless the environment variable
-//! `DSGD_REQUIRE_DEVICES` names `cuda-sim` or `hls-sim`.
+//! HLS kernels are compiled with `hls/sim/` and the vendor's `ap_int.h`. When that is missing they are
+//! skipped, unless the environment variable `DSGD_REQUIRE_DEVICES` names `hls-sim`.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
@@ -85,13 +84,6 @@ fn compile(name: &str, sources: &[&str], flags: &[String]) -> Result<PathBuf, St
     Ok(program)
 }
 
-fn cuda_simulation(name: &str) -> Result<Simulation, String> {
-    let flags = ["-Wall", "-Wextra"].map(String::from);
-    let run = compile(name, &["kernels/shim/run.cpp"], &flags)?;
-    let kernel = |kernel: &str| vec![run.clone(), kernel.into()];
-    Ok(Simulation { vector_bytes: 16, share: kernel("share"), xor: kernel("xor") })
-}
-
 /// The folder of `ap_int.h`: `AP_TYPES`, or where the Python package `hls4ml` keeps it.
 fn ap_types() -> Result<PathBuf, String> {
     let find =
@@ -109,12 +101,17 @@ fn ap_types() -> Result<PathBuf, String> {
     there.then_some(folder).ok_or_else(|| "no ap_int.h: AP_TYPES is not set, no hls4ml".into())
 }
 
-fn hls_simulation() -> Result<Simulation, String> {
+fn hls_simulation(name: &str) -> Result<Simulation, String> {
     let (sim, types) = (Path::new(ROOT).join("hls/sim"), ap_types()?);
     // `-w`: the vendor's header is full of warnings. Ours comes first: it has a stream, too.
     let flags = ["-w".into(), format!("-I{}", sim.display()), format!("-I{}", types.display())];
-    let share = compile("hls_share", &["hls/share/share.cpp", "hls/share/share_tb.cpp"], &flags)?;
-    let xor = compile("hls_xor", &["hls/xor/xor.cpp", "hls/xor/xor_tb.cpp"], &flags)?;
+    let share = compile(
+        &format!("hls_share_{name}"),
+        &["hls/share/share.cpp", "hls/share/share_tb.cpp"],
+        &flags,
+    )?;
+    let xor =
+        compile(&format!("hls_xor_{name}"), &["hls/xor/xor.cpp", "hls/xor/xor_tb.cpp"], &flags)?;
     for bench in [&share, &xor] {
         let status = Command::new(bench).status().unwrap();
         assert!(status.success(), "{} by itself: {status}", bench.display());
@@ -222,18 +219,13 @@ fn check_or_skip(name: &str, simulation: Result<Simulation, String>) {
 }
 
 #[test]
-fn cuda_kernels_equal_the_twins() {
-    check_or_skip("cuda-sim", cuda_simulation("cuda_kernels"));
-}
-
-#[test]
 fn hls_kernels_equal_the_twins() {
-    check_or_skip("hls-sim", hls_simulation());
+    check_or_skip("hls-sim", hls_simulation("right"));
 }
 
 #[test]
 fn a_kernel_that_does_nothing_to_three_columns_is_caught() {
-    match cuda_simulation("cuda_kernels_wrong") {
+    match hls_simulation("wrong") {
         Ok(mut simulation) => {
             simulation.share = simulation.xor.clone();
             assert!(std::panic::catch_unwind(|| check(&simulation)).is_err());

@@ -1,13 +1,16 @@
 //! Every kernel on every device against its scalar twin, and proof that the comparison can fail.
 
+mod jobs;
+mod simulated;
+
 use crate::base::ShareLetter;
-use crate::kernel::{otp, share};
+use crate::kernel::{align, otp, pairhmm, share};
 
 use super::{BACKENDS, Device, Error, Queue, lane, open};
 
 /// Names the devices, separated by commas, whose absence is a failure and not a skip.
 const REQUIRE: &str = "DSGD_REQUIRE_DEVICES";
-/// What else it may name: simulations of a device on the CPU, in `tests/kernel_forms.rs`.
+/// What else it may name: simulations of a device on the CPU, here and in `tests/kernel_forms.rs`.
 const SIMULATIONS: [&str; 2] = ["cuda-sim", "hls-sim"];
 
 const PAIRS: [(ShareLetter, ShareLetter); 6] = [
@@ -31,7 +34,7 @@ impl Noise {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        self.next() as usize % bound
+        (self.next() >> 20) as usize % bound
     }
 
     fn bytes(&mut self, length: usize) -> Vec<u8> {
@@ -79,8 +82,19 @@ fn check_xor(queue: &mut dyn Queue, length: usize, noise: &mut Noise) -> Outcome
     equal("xor", length, &data, &want)
 }
 
-/// Edges, then random shapes.
+/// Edges, then random shapes, of all kernels.
 fn check(queue: &mut dyn Queue, rounds: usize, length_max: usize) -> Outcome {
+    check_columns(queue, rounds, length_max)?;
+    let noise = &mut Noise(0xd1b5_4a32_d192_ed03);
+    for _ in 0..rounds.min(5) {
+        jobs::check_align(queue, 60, noise)?;
+        jobs::check_pairhmm(queue, 200, noise)?;
+    }
+    Ok(())
+}
+
+/// Those over columns.
+fn check_columns(queue: &mut dyn Queue, rounds: usize, length_max: usize) -> Outcome {
     let noise = &mut Noise(0x9e37_79b9_7f4a_7c15);
     for length in [0, 2, 30, 4096, length_max] {
         check_sharing(queue, length, noise)?;
@@ -117,20 +131,54 @@ fn devices() -> Vec<Box<dyn Device>> {
 #[test]
 fn every_device_equals_the_twins() {
     for device in devices() {
-        eprintln!("device '{}': {}", device.name(), device.model());
-        // Small pieces, so that both lanes and the last piece of odd length have work; then large.
-        for (piece_bytes, rounds, length_max) in [(1000, 20, 30_000), (300 << 10, 5, 1 << 20)] {
-            let mut queue = device.queue(piece_bytes).unwrap();
-            let outcome = check(queue.as_mut(), rounds, length_max);
-            assert_eq!(outcome, Ok(()), "device '{}'", device.name());
-        }
+        check_device(device.as_ref());
     }
+}
+
+fn check_device(device: &dyn Device) {
+    eprintln!("device '{}': {}", device.name(), device.model());
+    // Small pieces, so that both lanes and the last piece of odd length have work; then large.
+    for (piece_bytes, rounds, length_max) in [(1000, 20, 30_000), (300 << 10, 5, 1 << 20)] {
+        let mut queue = device.queue(piece_bytes).unwrap();
+        let outcome = check(queue.as_mut(), rounds, length_max);
+        assert_eq!(outcome, Ok(()), "device '{}'", device.name());
+    }
+}
+
+/// Runs a check that a simulation is needed for; without one it is skipped, unless it is required.
+fn with_simulation(
+    name: &str,
+    simulation: Result<super::process::Simulated, String>,
+    check: impl FnOnce(&dyn Device),
+) {
+    match simulation {
+        Ok(simulation) => check(&simulation),
+        Err(reason) if is_required(name) => panic!("{REQUIRE} names '{name}', but: {reason}"),
+        Err(reason) => eprintln!("skipped: {name}: {reason}"),
+    }
+}
+
+#[test]
+fn cuda_kernels_on_the_cpu_equal_the_twins() {
+    let folder = tempfile::tempdir().unwrap();
+    let watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    with_simulation("cuda-sim", simulated::cuda(folder.path(), &watched), check_device);
+}
+
+#[test]
+fn a_card_that_disappears_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    with_simulation("cuda-sim", simulated::cuda(folder.path(), &["-DEXIT_AT_ONCE"]), |device| {
+        let mut queue = device.queue(1000).unwrap();
+        let outcome = queue.xor(&mut [0; 5000], &[1; 5000]);
+        assert!(matches!(outcome, Err(Error::Failed { .. })));
+    });
 }
 
 #[test]
 fn the_pieces_of_a_job_equal_the_twins() {
     for piece_bytes in [1, 16, 1000, 1 << 20] {
-        let outcome = check(lane::host::queue(piece_bytes).as_mut(), 5, 30_000);
+        let outcome = check_columns(lane::host::queue(piece_bytes).as_mut(), 5, 30_000);
         assert_eq!(outcome, Ok(()), "pieces of {piece_bytes}");
     }
 }
@@ -207,6 +255,26 @@ impl Queue for OneBitOff {
         self.right.xor(data, pad)?;
         self.spoil("xor", data)
     }
+
+    fn align(
+        &mut self,
+        pairs: &[align::Pair<'_>],
+        scores: &align::Scores,
+    ) -> Result<Vec<Option<align::Placement>>, Error> {
+        let mut placed = self.right.align(pairs, scores)?;
+        if let (true, Some(Some(last))) = (self.kernel == "align", placed.last_mut()) {
+            last.target_start ^= 1;
+        }
+        Ok(placed)
+    }
+
+    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
+        let mut penalties = self.right.pairhmm(batch)?;
+        if let (true, Some(last)) = (self.kernel == "pairhmm", penalties.last_mut()) {
+            *last ^= 1;
+        }
+        Ok(penalties)
+    }
 }
 
 #[test]
@@ -218,6 +286,8 @@ fn a_device_one_bit_off_is_caught() {
         ("restore", true),
         ("rebuild", true),
         ("xor", true),
+        ("align", true),
+        ("pairhmm", true),
     ] {
         let right = open("cpu").unwrap().queue(0).unwrap();
         let outcome = check(&mut OneBitOff { right, kernel }, 1, 4096);

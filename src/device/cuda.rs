@@ -6,6 +6,7 @@
 //! the CPU (`kernels/shim/driver.cpp`): right results are known, speed is not.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::{
@@ -13,31 +14,31 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-use super::lane::{COLUMNS, Lane, Lanes, VECTOR_BYTES, Work, stride};
+use super::lane::{COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
 use super::{Device, Error, Queue};
 
 const NAME: &str = "cuda";
-/// Threads of one block.
-const BLOCK: u32 = 256;
-/// The kernels, each after what all of them need.
-const SOURCES: [(&str, &str); 2] = [
-    (
-        "share",
-        concat!(include_str!("../../kernels/dsgd.cuh"), include_str!("../../kernels/share.cu")),
-    ),
-    (
-        "xor_pad",
-        concat!(include_str!("../../kernels/dsgd.cuh"), include_str!("../../kernels/xor.cu")),
-    ),
-];
+/// A kernel's text, after what all kernels need.
+macro_rules! source {
+    ($file:literal) => {
+        concat!(
+            include_str!("../../kernels/dsgd.cuh"),
+            include_str!(concat!("../../kernels/", $file, ".cu"))
+        )
+    };
+}
+
+/// The kernels, in the order of [`FUNCTIONS`].
+const SOURCES: [&str; FUNCTIONS.len()] =
+    [source!("xor"), source!("share"), source!("align"), source!("pairhmm")];
 
 /// The first card, with its compiled kernels.
 #[derive(Clone)]
 struct Card {
     model: String,
     context: Arc<CudaContext>,
-    share: CudaFunction,
-    xor: CudaFunction,
+    /// In the order of [`FUNCTIONS`].
+    functions: Vec<CudaFunction>,
 }
 
 /// Opens the first card; the kernels are compiled once a process.
@@ -60,23 +61,19 @@ impl Card {
         if CudaContext::device_count().map_err(|error| error.to_string())? == 0 {
             return Err("the driver finds no card".into());
         }
-        let [share, xor] = compile()?;
-        Self::load(share, xor).map_err(|error| error.to_string())
+        Self::load(compile()?).map_err(|error| error.to_string())
     }
 
-    fn load(share: Ptx, xor: Ptx) -> Result<Self, cudarc::driver::DriverError> {
+    fn load(kernels: Vec<Ptx>) -> Result<Self, cudarc::driver::DriverError> {
         let context = CudaContext::new(0)?;
-        Ok(Self {
-            model: context.name()?,
-            share: context.load_module(share)?.load_function(SOURCES[0].0)?,
-            xor: context.load_module(xor)?.load_function(SOURCES[1].0)?,
-            context,
-        })
+        let load = |(ptx, name)| context.load_module(ptx)?.load_function(name);
+        let functions = kernels.into_iter().zip(FUNCTIONS).map(load).collect::<Result<_, _>>()?;
+        Ok(Self { model: context.name()?, functions, context })
     }
 }
 
 /// Compiles [`SOURCES`]; the error is the reason why that cannot be done.
-fn compile() -> Result<[Ptx; 2], String> {
+fn compile() -> Result<Vec<Ptx>, String> {
     // SAFETY: as above, for NVIDIA's compiler.
     if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
         return Err("the run-time compiler (libnvrtc) is not installed".into());
@@ -84,7 +81,7 @@ fn compile() -> Result<[Ptx; 2], String> {
     let ptx = |(name, source): (&str, &str)| {
         cudarc::nvrtc::compile_ptx(source).map_err(|error| format!("kernel {name}: {error}"))
     };
-    Ok([ptx(SOURCES[0])?, ptx(SOURCES[1])?])
+    FUNCTIONS.into_iter().zip(SOURCES).map(ptx).collect()
 }
 
 impl Device for Card {
@@ -104,15 +101,16 @@ impl Device for Card {
     }
 }
 
-/// A stream with memory for one piece on both sides of the bus.
+/// A stream with memory for one piece or batch on both sides of the bus.
 struct CardLane {
     card: Card,
     stream: Arc<CudaStream>,
     /// Locked in memory, so that copies run beside the other lane's work. Not to be touched between
     /// a start and the next synchronisation of `stream`.
     host: PinnedHostSlice<u8>,
-    columns: CudaSlice<u8>,
-    stride: usize,
+    memory: CudaSlice<u8>,
+    /// Where the results of the work on its way lie.
+    down: Range<usize>,
 }
 
 impl CardLane {
@@ -124,57 +122,57 @@ impl CardLane {
         let mut host = unsafe { card.context.alloc_pinned_with_flags(bytes, 0) }
             .map_err(Error::failed(NAME, failed))?;
         host.as_mut_slice().map_err(Error::failed(NAME, failed))?.fill(0);
-        let columns = stream.alloc_zeros(bytes).map_err(Error::failed(NAME, failed))?;
-        Ok(Self { card: card.clone(), stream, host, columns, stride: 0 })
+        let memory = stream.alloc_zeros(bytes).map_err(Error::failed(NAME, failed))?;
+        Ok(Self { card: card.clone(), stream, host, memory, down: 0..0 })
     }
 
     /// Queues the copy to the card, the kernel and the copy back.
-    fn submit(&mut self, work: Work) -> Result<(), cudarc::driver::DriverError> {
-        let vectors = (self.stride / VECTOR_BYTES) as u32;
-        let (function, rows) = match work {
-            Work::Xor => (&self.card.xor, 0),
-            Work::Share { rows, .. } => (&self.card.share, rows),
-        };
-        let outputs = work.outputs() as u32;
-        let (up, down) = (work.inputs() * self.stride, work.outputs() * self.stride);
+    fn submit(&mut self, launch: &Launch) -> Result<(), cudarc::driver::DriverError> {
+        let function = &self.card.functions[launch.function as usize];
+        let [first, second, third] = &launch.numbers;
         let host = self.host.as_mut_slice()?;
-        self.stream.memcpy_htod(&host[..up], &mut self.columns.slice_mut(..up))?;
+        self.stream.memcpy_htod(&host[..launch.up], &mut self.memory.slice_mut(..launch.up))?;
+        let block = launch.function.block();
         let grid = LaunchConfig {
-            grid_dim: (vectors.div_ceil(BLOCK), 1, 1),
-            block_dim: (BLOCK, 1, 1),
+            grid_dim: (launch.threads.div_ceil(block), 1, 1),
+            block_dim: (block, 1, 1),
             shared_mem_bytes: 0,
         };
-        let mut launch = self.stream.launch_builder(function);
-        launch.arg(&mut self.columns).arg(&vectors).arg(&outputs).arg(&rows);
-        // SAFETY: the arguments are those of the kernels' declarations, and the kernels stay below
-        // `stride` vectors in each of the columns that `work` has: all lie inside `columns`.
-        unsafe { launch.launch(grid) }?;
-        self.stream.memcpy_dtoh(&self.columns.slice(..down), &mut host[..down])
+        let mut builder = self.stream.launch_builder(function);
+        builder.arg(&mut self.memory).arg(first).arg(second).arg(third);
+        // SAFETY: the arguments are those of the kernels' declarations, and `Lanes` makes no launch
+        // whose columns, entries, results or scratch do not fit this lane's memory.
+        unsafe { builder.launch(grid) }?;
+        let down = launch.down.clone();
+        self.stream.memcpy_dtoh(&self.memory.slice(down.clone()), &mut host[down])
     }
 }
 
 impl Lane for CardLane {
     fn start<'a>(
         &mut self,
-        work: Work,
-        bytes: usize,
-        inputs: impl Iterator<Item = &'a [u8]>,
+        launch: &Launch,
+        inputs: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Result<(), Error> {
         // Nothing is on its way, unless an error cut the last job short.
         self.stream.synchronize().map_err(Error::failed(NAME, "start work"))?;
-        self.stride = stride(bytes);
         let host = self.host.as_mut_slice().map_err(Error::failed(NAME, "start work"))?;
-        for (column, input) in host.chunks_mut(self.stride).zip(inputs) {
-            column[..bytes].copy_from_slice(input);
+        for (at, input) in inputs {
+            host[at..at + input.len()].copy_from_slice(input);
         }
-        self.submit(work).map_err(Error::failed(NAME, "start work"))
+        self.down = launch.down.clone();
+        self.submit(launch).map_err(Error::failed(NAME, "start work"))
     }
 
-    fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
+    fn finish<'a>(
+        &mut self,
+        outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
+    ) -> Result<(), Error> {
         self.stream.synchronize().map_err(Error::failed(NAME, "finish work"))?;
         let host = self.host.as_slice().map_err(Error::failed(NAME, "finish work"))?;
-        for (column, result) in outputs.zip(host.chunks(self.stride)) {
-            column.copy_from_slice(&result[..column.len()]);
+        let results = &host[self.down.clone()];
+        for (at, output) in outputs {
+            output.copy_from_slice(&results[at..at + output.len()]);
         }
         Ok(())
     }
@@ -187,7 +185,7 @@ impl Drop for CardLane {
         if let Ok(host) = self.host.as_mut_slice() {
             host.fill(0);
         }
-        let _ = self.stream.memset_zeros(&mut self.columns);
+        let _ = self.stream.memset_zeros(&mut self.memory);
         let _ = self.stream.synchronize();
     }
 }
@@ -201,7 +199,7 @@ mod tests {
     fn the_kernels_compile_where_the_compiler_is() {
         match compile() {
             Ok(kernels) => {
-                for (ptx, (name, _)) in kernels.iter().zip(SOURCES) {
+                for (ptx, name) in kernels.iter().zip(FUNCTIONS) {
                     assert!(ptx.to_src().contains(&format!(".entry {name}")), "{name}");
                 }
             }

@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use crate::base::ShareLetter;
 use crate::kernel::share as twin;
+use crate::kernel::{align, pairhmm};
 
+use super::jobs::{self, Jobs};
 use super::{Error, Queue};
 
 /// Columns of the largest piece.
@@ -17,9 +19,58 @@ pub(super) const COLUMNS: usize = 4;
 /// Columns begin at multiples of this: one vector of words of a device.
 pub(super) const VECTOR_BYTES: usize = 16;
 
+/// The device kernels, in the order of [`FUNCTIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Function {
+    /// Column 0 becomes the sum of columns 0 and 1.
+    Xor,
+    /// Columns become sums of the columns that rows of bits name.
+    Share,
+    /// Alignments, one a thread.
+    Align,
+    /// Penalties of reads on haplotypes, one a thread.
+    Pairhmm,
+}
+
+/// The name of every [`Function`], which is that of its entry point and of its file too.
+pub(super) const FUNCTIONS: [&str; 4] = ["xor_pad", "share", "align", "pairhmm"];
+
+impl Function {
+    /// Threads that work together on a device's multiprocessor.
+    pub(super) fn block(self) -> u32 {
+        match self {
+            Function::Xor | Function::Share => 256,
+            Function::Align | Function::Pairhmm => 64,
+        }
+    }
+}
+
+/// One start of a kernel on the memory of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Launch {
+    /// Which kernel.
+    pub(super) function: Function,
+    /// Threads that have work.
+    pub(super) threads: u32,
+    /// The kernel's numbers.
+    pub(super) numbers: [u32; 3],
+    /// Bytes from the beginning of the memory that are copied to the device.
+    pub(super) up: usize,
+    /// Bytes of the memory that are copied back.
+    pub(super) down: Range<usize>,
+}
+
+impl Launch {
+    /// The memory that the kernel touches, in bytes.
+    #[cfg(test)]
+    pub(super) fn reach(&self) -> usize {
+        self.up.max(self.down.end)
+    }
+}
+
 /// What to do with the columns of a piece, in place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Work {
+enum Work {
     /// Column 0 becomes the sum of columns 0 and 1: `xor.cu`, `xor.wgsl`.
     Xor,
     /// Column `o < outputs` becomes the sum of the columns that bits `4 * o ..` of `rows` name:
@@ -28,22 +79,6 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// How many columns go to the device.
-    pub(super) fn inputs(self) -> usize {
-        match self {
-            Work::Xor => 2,
-            Work::Share { .. } => COLUMNS,
-        }
-    }
-
-    /// How many columns come back.
-    pub(super) fn outputs(self) -> usize {
-        match self {
-            Work::Xor => 1,
-            Work::Share { outputs, .. } => outputs as usize,
-        }
-    }
-
     fn split() -> Self {
         let (mut secret_to_a, random, mut b) = ([1, 2], [4, 8], [0; 2]);
         twin::split(&mut secret_to_a, &random, &mut b);
@@ -60,6 +95,22 @@ impl Work {
         let packed = rows.iter().rev().fold(0, |packed, row| packed << COLUMNS | u32::from(*row));
         Work::Share { rows: packed, outputs: rows.len() as u32 }
     }
+
+    /// The start of this work on columns of `stride` bytes.
+    fn launch(self, stride: usize) -> Launch {
+        let vectors = (stride / VECTOR_BYTES) as u32;
+        let (function, inputs, outputs, rows) = match self {
+            Work::Xor => (Function::Xor, 2, 1, 0),
+            Work::Share { rows, outputs } => (Function::Share, COLUMNS, outputs, rows),
+        };
+        Launch {
+            function,
+            threads: vectors,
+            numbers: [vectors, outputs, rows],
+            up: inputs * stride,
+            down: 0..outputs as usize * stride,
+        }
+    }
 }
 
 /// Where the next column of a piece begins, in bytes, when columns have `bytes` each.
@@ -67,18 +118,21 @@ pub(super) fn stride(bytes: usize) -> usize {
     bytes.next_multiple_of(VECTOR_BYTES)
 }
 
-/// Room on a device for one piece.
+/// Memory on a device, with room for one piece or one batch of jobs.
 pub(super) trait Lane: Send {
-    /// Copies the columns, of `bytes` each, to the device and starts the work.
+    /// Copies the inputs to the offsets named with them, all below `launch.up`, and starts the work.
     fn start<'a>(
         &mut self,
-        work: Work,
-        bytes: usize,
-        inputs: impl Iterator<Item = &'a [u8]>,
+        launch: &Launch,
+        inputs: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Result<(), Error>;
 
-    /// Waits for what was started and copies its columns back.
-    fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error>;
+    /// Waits for what was started and copies its results back, from the offsets named with them,
+    /// which count from the beginning of `launch.down`.
+    fn finish<'a>(
+        &mut self,
+        outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
+    ) -> Result<(), Error>;
 }
 
 /// A queue over two lanes: while one computes, the other is filled or emptied.
@@ -110,9 +164,11 @@ impl<L: Lane> Lanes<L> {
             if let Some(done) = on_their_way[turn].take() {
                 Self::finish(lane, &mut columns, done)?;
             }
+            let stride = stride(piece.len());
             let in_place = columns.in_place.iter().map(|column| &column[piece.clone()]);
             let read = columns.read.iter().map(|column| &column[piece.clone()]);
-            lane.start(work, piece.len(), in_place.chain(read))?;
+            let inputs = in_place.chain(read).enumerate();
+            lane.start(&work.launch(stride), inputs.map(|(at, input)| (at * stride, input)))?;
             on_their_way[turn] = Some(piece);
             turn = 1 - turn;
         }
@@ -124,13 +180,40 @@ impl<L: Lane> Lanes<L> {
         Ok(())
     }
 
+    /// Runs all jobs, a launch after the other; those that no launch can hold are done by the CPU.
+    fn run_jobs<J: Jobs>(&mut self, jobs: &J) -> Result<Vec<J::Output>, Error> {
+        let mut batches = jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4);
+        let mut results: Vec<Option<J::Output>> =
+            std::iter::repeat_with(|| None).take(jobs.count()).collect();
+        let mut on_their_way = [const { None::<jobs::Batch> }; 2];
+        let mut turn = 0;
+        loop {
+            let batch = batches.next();
+            if let Some(done) = on_their_way[turn].take() {
+                done.finish(jobs, &mut self.lanes[turn], &mut results)?;
+            }
+            match batch {
+                Some(batch) => {
+                    batch.start(&mut self.lanes[turn])?;
+                    on_their_way[turn] = Some(batch);
+                }
+                None if on_their_way[1 - turn].is_none() => break,
+                None => {}
+            }
+            turn = 1 - turn;
+        }
+        let by_hand = results.into_iter().enumerate();
+        Ok(by_hand.map(|(job, result)| result.unwrap_or_else(|| jobs.on_cpu(job))).collect())
+    }
+
     fn finish(
         lane: &mut L,
         columns: &mut Columns<'_, '_>,
         piece: Range<usize>,
     ) -> Result<(), Error> {
-        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut());
-        lane.finish(outputs.map(|column| &mut column[piece.clone()]))
+        let stride = stride(piece.len());
+        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut()).enumerate();
+        lane.finish(outputs.map(|(at, column)| (at * stride, &mut column[piece.clone()])))
     }
 
     fn combine(&mut self, work: Work, first: &mut [u8], second: &[u8]) -> Result<(), Error> {
@@ -175,6 +258,18 @@ impl<L: Lane> Queue for Lanes<L> {
         let pad = &pad[..data.len()];
         self.run(Work::Xor, Columns { in_place: &mut [data], read: &[pad], written: &mut [] })
     }
+
+    fn align(
+        &mut self,
+        pairs: &[align::Pair<'_>],
+        scores: &align::Scores,
+    ) -> Result<Vec<Option<align::Placement>>, Error> {
+        self.run_jobs(&jobs::align::Alignments { pairs, scores })
+    }
+
+    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
+        self.run_jobs(&jobs::pairhmm::Penalties { batch })
+    }
 }
 
 fn half_of(lengths: &[usize]) -> usize {
@@ -195,42 +290,45 @@ pub(super) mod host {
     #[derive(Default)]
     struct HostLane {
         memory: Vec<u8>,
-        running: Option<(Work, usize)>,
+        running: Option<Launch>,
     }
 
     impl Lane for HostLane {
         fn start<'a>(
             &mut self,
-            work: Work,
-            bytes: usize,
-            inputs: impl Iterator<Item = &'a [u8]>,
+            launch: &Launch,
+            inputs: impl Iterator<Item = (usize, &'a [u8])>,
         ) -> Result<(), Error> {
-            let stride = stride(bytes);
-            let before = self.running.replace((work, stride));
+            let before = self.running.replace(launch.clone());
             assert!(before.is_none(), "a lane is emptied before it is filled again");
-            self.memory = vec![0xee; work.inputs() * stride];
-            let columns = self.memory.chunks_mut(stride).zip(inputs);
-            let filled = columns.map(|(column, input)| column[..bytes].copy_from_slice(input));
-            assert_eq!(filled.count(), work.inputs());
+            self.memory = vec![0xee; launch.reach()];
+            for (at, input) in inputs {
+                self.memory[..launch.up][at..at + input.len()].copy_from_slice(input);
+            }
             Ok(())
         }
 
-        fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
-            let (work, stride) = self.running.take().expect("a lane is filled before");
-            let rows = match work {
-                Work::Xor => 0b11,
-                Work::Share { rows, .. } => rows,
+        fn finish<'a>(
+            &mut self,
+            outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
+        ) -> Result<(), Error> {
+            let launch = self.running.take().expect("a lane is filled before");
+            let stride = launch.threads as usize * VECTOR_BYTES;
+            let (inputs, rows) = match launch.function {
+                Function::Xor => (2, 0b11),
+                Function::Share => (COLUMNS, launch.numbers[2]),
+                _ => panic!("kernels over jobs run in simulations of a device"),
             };
             let mut written = 0;
-            for (number, output) in outputs.enumerate() {
+            for (number, (at, output)) in outputs.enumerate() {
+                assert_eq!(at, number * stride);
                 output.fill(0);
-                for input in (0..work.inputs()).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1)
-                {
+                for input in (0..inputs).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1) {
                     otp::xor(output, &self.memory[input * stride..]);
                 }
-                written += 1;
+                written += stride;
             }
-            assert_eq!(written, work.outputs());
+            assert_eq!(0..written, launch.down);
             Ok(())
         }
     }

@@ -5,13 +5,15 @@
 //! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
 
 use crate::base::{Fault, Faulty, ShareLetter};
+use crate::kernel::{align, pairhmm};
 
 pub mod cpu;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
-#[cfg(any(feature = "cuda", feature = "wgpu", test))]
+mod jobs;
 mod lane;
+mod process;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
@@ -26,10 +28,11 @@ pub trait Device: Send + Sync {
     /// What the hardware calls itself, for reports.
     fn model(&self) -> String;
 
-    /// Opens a queue for pieces of at most `piece_bytes` a half of a stripe (or a pad).
+    /// Opens a queue for pieces of at most `piece_bytes` a half of a stripe (or a pad), and for
+    /// batches of jobs that take four times as much with their results and scratch.
     ///
-    /// All device memory is taken here and wiped when the queue is dropped. Longer inputs go in
-    /// pieces; a device that cannot hold that much takes smaller ones.
+    /// All device memory is taken here, twice four pieces, and wiped when the queue is dropped.
+    /// Longer inputs go in pieces; a device that cannot hold that much takes smaller ones.
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error>;
 }
 
@@ -61,14 +64,28 @@ pub trait Queue: Send {
 
     /// `data ^= pad` ([`crate::kernel::otp::xor`]).
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
+
+    /// Aligns every query to its target, in order ([`crate::kernel::align::scalar`]).
+    fn align(
+        &mut self,
+        pairs: &[align::Pair<'_>],
+        scores: &align::Scores,
+    ) -> Result<Vec<Option<align::Placement>>, Error>;
+
+    /// The penalty of every job, in order ([`crate::kernel::pairhmm::Batch::scalar`]).
+    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error>;
 }
 
 /// How a device is opened.
 pub type Open = fn() -> Result<Box<dyn Device>, Error>;
 
-/// Every kind of device, the fastest to be expected last.
-pub const BACKENDS: &[(&str, Open)] =
-    &[("cpu", cpu::open), ("wgpu", open_wgpu), ("cuda", open_cuda)];
+/// Every kind of device, the fastest to be expected last; `fpga-sim` is for tests.
+pub const BACKENDS: &[(&str, Open)] = &[
+    ("fpga-sim", process::open_fpga_sim),
+    ("cpu", cpu::open),
+    ("wgpu", open_wgpu),
+    ("cuda", open_cuda),
+];
 
 #[cfg(feature = "cuda")]
 use cuda::open as open_cuda;
@@ -132,7 +149,6 @@ impl Error {
     }
 
     /// For `map_err`: a driver's error at `step`.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     fn failed<E>(device: &'static str, step: &'static str) -> impl FnOnce(E) -> Self
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -3,6 +3,7 @@
 //! The twin defines the kernel; every device form must give the same bits.
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod otp;
 pub mod pairhmm;
@@ -13,10 +14,11 @@ pub mod share;
 /// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
-    ("align", &[Form::Simd]),
+    ("align", &[Form::Simd, Form::Cuda, Form::Wgsl]),
+    ("chacha20", &[Form::Simd]),
     ("keystream", &[Form::Simd]),
     ("otp", &[Form::Simd]),
-    ("pairhmm", &[]),
+    ("pairhmm", &[Form::Cuda, Form::Wgsl]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
 ];

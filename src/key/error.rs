@@ -123,6 +123,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
+    #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
+    Lost {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        range: KeyRange,
+    },
+    /// The keeper of what is in memory only cannot do what it is to do.
+    #[error("the keeper {what}")]
+    Keeper {
+        /// What it does or does not.
+        what: &'static str,
+        /// What the system said.
+        source: Option<io::Error>,
+    },
     /// A block of a pool cannot be had or kept.
     #[error("pool {path}: {what}")]
     Pool {
@@ -156,7 +172,9 @@ pub enum Error {
         test: &'static str,
     },
     /// The wish for a random source is not understood.
-    #[error("'{text}' is not a random source; there are 'os', 'device:/path' and 'key-stream'")]
+    #[error(
+        "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
+    )]
     UnknownRandom {
         /// What was configured.
         text: String,
@@ -174,6 +192,8 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
             Error::LinkFile { source, .. }
             | Error::PadFile { source, .. }
@@ -194,6 +214,12 @@ impl Faulty for Error {
             Error::Quarantined { .. } => Some(
                 "a state folder was lost or set back; declare its keys lost at both ends".into(),
             ),
+            Error::Keeper { source: Some(_), .. } => {
+                Some("start it, before keys are imported: dsgd serve keeper".into())
+            }
+            Error::Lost { .. } => {
+                Some("declare the keys below the end of the loss as lost, at both ends".into())
+            }
             _ => None,
         }
     }

@@ -65,10 +65,7 @@ impl Follower {
         if range.position < self.next || !(own || self.journal.load()?.is_free(&range)) {
             return Err(self.reused(range));
         }
-        let mut chunk = self.chunks.take(range.bytes() as usize);
-        chunk.mark_secret();
-        self.source.read(self.journal.stream(), range, &mut chunk)?;
-        Ok(KeyLease::new(range, chunk))
+        self.source.lease(self.journal.stream(), range, &self.chunks)
     }
 
     /// Admits the frame that used `range`: to be called after its tag was found good and before

@@ -10,8 +10,11 @@
 pub mod chunks;
 pub mod device;
 pub mod error;
+pub mod expansion;
 pub mod follower;
+pub mod generator;
 pub mod journal;
+pub mod lease;
 pub mod ledger;
 pub mod mark;
 pub mod pad;
@@ -31,10 +34,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Chunk, SiteId};
+use crate::base::SiteId;
 
 pub use error::Error;
 pub use follower::Follower;
+pub use lease::KeyLease;
 pub use pool::Pool;
 pub use provenance::{Class, Kind, Provenance, Source};
 pub use random::{RandomSettings, RandomSource};
@@ -110,35 +114,5 @@ impl KeyRange {
 impl fmt::Display for KeyRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.position, self.units)
-    }
-}
-
-/// Key bytes handed out for one use. Neither `Clone` nor `Copy`: sealing consumes it by value, and
-/// its memory is wiped on drop.
-pub struct KeyLease {
-    range: KeyRange,
-    bytes: Chunk,
-}
-
-impl KeyLease {
-    /// Takes charge of the bytes at `range`; marks them secret.
-    pub(crate) fn new(range: KeyRange, mut bytes: Chunk) -> Self {
-        bytes.mark_secret();
-        Self { range, bytes }
-    }
-
-    /// Where the bytes lie in their stream.
-    pub fn range(&self) -> KeyRange {
-        self.range
-    }
-
-    /// The bytes, `16 * range().units` of them.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Gives up the lease for its bytes: for key that becomes a share (S = pad of an all-zero text).
-    pub fn into_chunk(self) -> Chunk {
-        self.bytes
     }
 }

@@ -110,12 +110,10 @@ impl Sender {
         // Spent from here on, whatever happens to the reading.
         self.next = range.end();
         self.expected = self.expected.map(|expected| expected.saturating_sub(units));
-        let mut chunk = self.chunks.take(range.bytes() as usize);
-        chunk.mark_secret();
-        self.source.read(self.journal.stream(), range, &mut chunk)?;
+        let lease = self.source.lease(self.journal.stream(), range, &self.chunks)?;
         self.source.erase(self.journal.stream(), range)?;
         self.reserve_ahead(units);
-        Ok(KeyLease::new(range, chunk))
+        Ok(lease)
     }
 
     /// What to reserve for leases of `units`: all that is still `expected`, or else whole leases,

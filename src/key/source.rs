@@ -1,12 +1,14 @@
 //! What supplies the bytes of a link, the settings that name it, and the list of all kinds.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{BitRate, Clock, SiteId};
 
-use super::{Error, KeyRange, Provenance, StreamId, pool, preshared, sim};
+use super::chunks::LeaseChunks;
+use super::{Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
 
 /// A link in a site's configuration: `[[key]] peer = "lsa" kind = "sim" file = "link.json"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,20 @@ pub trait KeySource: Send {
     /// When `out` is not `range.bytes()` long.
     fn read(&self, stream: &StreamId, range: KeyRange, out: &mut [u8]) -> Result<(), Error>;
 
+    /// The bytes at `range` for one use, in memory of `chunks`. A source that works them out, instead
+    /// of fetching them, gives a lease that does so when it is used.
+    fn lease(
+        &self,
+        stream: &StreamId,
+        range: KeyRange,
+        chunks: &Arc<LeaseChunks>,
+    ) -> Result<KeyLease, Error> {
+        let mut chunk = chunks.take(range.bytes() as usize);
+        chunk.mark_secret();
+        self.read(stream, range, &mut chunk)?;
+        Ok(KeyLease::new(range, chunk))
+    }
+
     /// Destroys the bytes at `range` where the source keeps them. Nothing may need them again.
     fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error>;
 
@@ -75,6 +91,13 @@ pub struct Opening<'a> {
     pub settings: &'a LinkSettings,
     /// The time that the supply goes by.
     pub clock: &'a Clock,
+}
+
+impl Opening<'_> {
+    /// The site's state folder.
+    pub fn state(&self) -> &Path {
+        self.folder.ancestors().nth(2).unwrap_or(self.folder)
+    }
 }
 
 /// Opens one kind of source.

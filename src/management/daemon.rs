@@ -203,7 +203,7 @@ impl Agent {
             if part.len() != key.len() {
                 return Err(Error::NotPrepared);
             }
-            crate::device::cpu::otp::xor(&mut key, &part);
+            crate::device::cpu::otp::xor(&mut key, &part[..]);
         }
         let delivery = &fold.delivery;
         if key.len() as u64 != delivery.relayed_bytes() {

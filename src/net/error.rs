@@ -77,6 +77,20 @@ pub enum Error {
         /// The other end.
         address: String,
     },
+    /// The other end said something that does not belong there.
+    #[error("{address} does not keep to the protocol")]
+    Unexpected {
+        /// The other end.
+        address: String,
+    },
+    /// The other end does not want to.
+    #[error("{address} declined: {reason}")]
+    Declined {
+        /// The other end.
+        address: String,
+        /// Its reason.
+        reason: String,
+    },
     /// The system gave no random numbers.
     #[error("no random numbers for the greeting of {address}")]
     Random {
@@ -97,6 +111,8 @@ impl Faulty for Error {
             Error::Session { source, .. } => source.fault(),
             Error::Keys { source, .. } => source.fault(),
             Error::Unsupported { .. } => Fault::Config,
+            Error::Unexpected { .. } => Fault::Data,
+            Error::Declined { .. } => Fault::Refused,
         }
     }
 

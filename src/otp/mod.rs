@@ -6,7 +6,9 @@
 //!
 //! A connection is: a clear [`hello::Hello`] each way, a proof each way ([`handshake`]), then frames
 //! ([`frame`]) in either direction until an END frame. Any failure closes the session for good.
+//! Beside a session, flows of [`packet`]s may run, which stand alone and may be lost.
 
+pub mod cipher;
 pub mod error;
 pub mod frame;
 pub mod handshake;
@@ -14,10 +16,12 @@ pub mod hello;
 pub mod keys;
 pub mod memory;
 mod open;
+pub mod packet;
 mod rotation;
 mod seal;
 pub mod session;
 
+pub use cipher::{Cipher, Security};
 pub use error::{Error, Refusal};
 pub use frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, TAG_BYTES};
 pub use handshake::Handshake;

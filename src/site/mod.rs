@@ -120,7 +120,8 @@ impl Site {
         Ok(Dialer::new(address, peer.clone(), self.keys.clone(), settings, self.traffic.clone()))
     }
 
-    fn net_settings(&self) -> net::Settings {
+    /// How connections of this site behave.
+    pub fn net_settings(&self) -> net::Settings {
         let notices = self.notices.clone();
         net::Settings {
             cipher: self.settings.net.cipher,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{ByteCount, SiteId};
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
+use crate::etsi014::KmeSettings;
 use crate::key::{LinkSettings, RandomSettings};
 use crate::management;
 use crate::net::Cipher;
@@ -56,6 +57,8 @@ pub struct Settings {
     /// What it is told as a node of a key network.
     #[serde(default)]
     pub management: management::Settings,
+    /// The key manager that it is for applications.
+    pub kme: Option<KmeSettings>,
 }
 
 /// A site that this one talks to.
@@ -176,5 +179,6 @@ impl Settings {
         self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
         self.management.relative_to(folder);
+        self.kme.iter_mut().for_each(|kme| kme.relative_to(folder));
     }
 }

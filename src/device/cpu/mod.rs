@@ -2,11 +2,14 @@
 
 use super::{Device, Error, Queue};
 use crate::base::ShareLetter;
+use crate::kernel;
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod otp;
 pub mod pages;
+pub mod secret_pages;
 pub mod share;
 
 /// The processor this program runs on: always there.
@@ -60,5 +63,22 @@ impl Queue for Cpu {
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
         otp::xor(data, pad);
         Ok(())
+    }
+
+    fn align(
+        &mut self,
+        pairs: &[kernel::align::Pair<'_>],
+        scores: &kernel::align::Scores,
+    ) -> Result<Vec<Option<kernel::align::Placement>>, Error> {
+        let (mut matrix, mut rows) = (kernel::align::Matrix::default(), align::Rows::default());
+        let aligned = pairs
+            .iter()
+            .map(|pair| align::align(pair.query, pair.target, scores, &mut matrix, &mut rows));
+        Ok(aligned.collect())
+    }
+
+    fn pairhmm(&mut self, batch: &kernel::pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
+        let mut rows = kernel::pairhmm::Rows::default();
+        Ok((0..batch.jobs.len()).map(|job| batch.scalar(job, &mut rows)).collect())
     }
 }
