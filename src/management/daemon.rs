@@ -7,7 +7,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use super::agent::{Agent, Neighbour, Relay};
-use super::protocol::{Fold, Folded, HASH_BYTES, Reply, Transaction, kind};
+use super::protocol::{Fold, Folded, HASH_BYTES, Reply, Request, Transaction, kind};
 use super::{Error, relay};
 use crate::base::clock::Stopwatch;
 use crate::base::fault::with_causes;
@@ -256,6 +256,9 @@ impl Agent {
         }
         let agreed = self.agree(neighbour)?;
         if care {
+            if !neighbour.up.load(Ordering::SeqCst) {
+                neighbour.ask(&Request::Greet)?;
+            }
             self.replenish(neighbour)?;
             self.retire(neighbour)?;
         }

@@ -169,7 +169,7 @@ impl Pool {
     pub fn append(&self, description: Description, bytes: &[u8]) -> Result<Block, Error> {
         let refused = |what| Error::Pool { path: self.folder.clone(), what };
         let length = bytes.len() as u64;
-        if !(1..=BLOCK_BYTES_MAX).contains(&length) || length % UNIT_BYTES != 0 {
+        if !(1..=BLOCK_BYTES_MAX).contains(&length) || !length.is_multiple_of(UNIT_BYTES) {
             return Err(refused("a block has from 16 bytes to 64 MiB, in units of 16"));
         }
         let stream = &description.stream;
