@@ -11,6 +11,7 @@ mod filter;
 mod happy;
 mod index;
 mod kernels;
+mod key_network;
 mod keys;
 mod kme;
 mod manual;

@@ -253,6 +253,9 @@ impl Pool {
         if !header.sites.contains(&self.site) || !header.sites.contains(peer) {
             return Err(refused("it is for other sites"));
         }
+        if header.expansion.is_some() {
+            return Err(refused("a part of it is for a keeper, which pools have none of"));
+        }
         let rate = self.terms()?.map_or(BitRate(0), |terms| terms.rate);
         let everybody = header.known_to.iter().chain(&header.sites).cloned().collect();
         self.set_terms(&Terms::new(Source::Preshared, header.class, everybody, rate))?;
