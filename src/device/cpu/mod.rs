@@ -8,6 +8,7 @@ pub mod keystream;
 pub mod otp;
 pub mod pages;
 pub mod share;
+pub mod ungapped;
 
 /// The processor this program runs on: always there.
 struct Cpu;
