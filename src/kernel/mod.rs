@@ -8,6 +8,7 @@ pub mod keystream;
 pub mod otp;
 pub mod pairhmm;
 pub mod share;
+pub mod ungapped;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
 ///
@@ -20,6 +21,7 @@ pub const KERNELS: &[(&str, &[Form])] = &[
     ("otp", &[Form::Simd]),
     ("pairhmm", &[Form::Cuda, Form::Wgsl]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("ungapped", &[Form::Simd]),
     ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
 ];
 

@@ -11,6 +11,7 @@ pub mod otp;
 pub mod pages;
 pub mod secret_pages;
 pub mod share;
+pub mod ungapped;
 
 /// The processor this program runs on: always there.
 struct Cpu;
