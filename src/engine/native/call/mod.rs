@@ -195,12 +195,11 @@ fn sample(reads: &mut Vec<&Evidence>, most: usize) {
     if reads.len() <= most {
         return;
     }
-    let mix = |template: u64| template.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let mut order: Vec<u64> = reads.iter().map(|read| mix(read.template)).collect();
+    let mut order: Vec<u64> = reads.iter().map(|read| evidence::mixed(read.template)).collect();
     order.sort_unstable();
     order.dedup();
     if let Some(&limit) = order.get(most) {
-        reads.retain(|read| mix(read.template) < limit);
+        reads.retain(|read| evidence::mixed(read.template) < limit);
     }
 }
 
