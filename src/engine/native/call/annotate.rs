@@ -109,10 +109,17 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
 
 fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    let suspect = site.slippery || site.unbalanced || strand_bias > STRAND_BIAS_SUSPECT;
-    // Where many reads cover the site, a true one has more.
-    let enough = (variant.depth as f32 / 2.0).clamp(QUALITY_MIN, QUALITY_MIN_SUSPECT);
-    if variant.quality < if suspect { QUALITY_MIN_SUSPECT } else { enough } {
+    let suspect = site.unbalanced || strand_bias > STRAND_BIAS_SUSPECT;
+    let enough = if site.slippery {
+        // Its quality already is what slips leave of it.
+        QUALITY_MIN
+    } else if suspect {
+        QUALITY_MIN_SUSPECT
+    } else {
+        // Where many reads cover the site, a true one has more.
+        (variant.depth as f32 / 2.0).clamp(QUALITY_MIN, QUALITY_MIN_SUSPECT)
+    };
+    if variant.quality < enough {
         failed.push("LowQual");
     }
     if variant.genotype_quality < GENOTYPE_QUALITY_MIN {
@@ -124,7 +131,7 @@ fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec
     if strand_bias > STRAND_BIAS_MAX[usize::from(indel)] {
         failed.push("StrandBias");
     }
-    if site.unbalanced && variant.quality < QUALITY_MIN_SUSPECT {
+    if site.unbalanced && variant.quality < enough {
         failed.push("LowAF");
     }
     failed
