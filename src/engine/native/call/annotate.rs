@@ -24,7 +24,8 @@ const STRAND_BIAS_SUSPECT: f64 = 10.0;
 
 /// Makes the record of a site. `contig_bases` are all bases of the contig.
 ///
-/// `None` for a deletion or insertion before the contig's first base: it has no anchor.
+/// `None` for a deletion or insertion before the contig's first base: it has no anchor. Nor is
+/// anything called where the reference itself has no base: its REF could not be told from others.
 pub(super) fn variant(
     site: &Site,
     testimonies: &[Testimony],
@@ -93,7 +94,11 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
     let anchored = site.events.iter().any(Event::is_indel);
     let position = first.checked_sub(u32::from(anchored))?;
     let end = site.events.iter().map(Event::end).max()?;
-    let reference = text(contig_bases.get(position as usize..end as usize)?);
+    let reference = contig_bases.get(position as usize..end as usize)?;
+    if reference.iter().any(|&code| code > 3) {
+        return None;
+    }
+    let reference = text(reference);
     let alternates = site
         .events
         .iter()
