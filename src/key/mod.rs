@@ -40,7 +40,7 @@ pub use error::Error;
 pub use follower::Follower;
 pub use lease::KeyLease;
 pub use pool::Pool;
-pub use provenance::{Class, Kind, Provenance, Source};
+pub use provenance::{AtRest, Class, Kind, Provenance, Source};
 pub use random::{RandomSettings, RandomSource};
 pub use sender::Sender;
 pub use sim::SimulatedLink;

@@ -14,7 +14,9 @@ use super::ledger::{self, Record, Role};
 use super::pad::PadHeader;
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
-use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
+use super::{
+    AtRest, Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId,
+};
 
 /// The key links of one site. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -40,6 +42,15 @@ pub struct LinkLevel {
     pub incoming: StreamLevel,
     /// What is known about the keys.
     pub provenance: Provenance,
+    /// What they are to somebody who takes this site's disk.
+    pub at_rest: AtRest,
+}
+
+impl LinkLevel {
+    /// What the keys protect against whom, in a line: for receipts.
+    pub fn protection(&self) -> String {
+        format!("{}; {} on a stolen disk", self.provenance, self.at_rest)
+    }
 }
 
 /// How much key one direction of a link has.
@@ -116,6 +127,7 @@ impl KeyStore {
             outgoing: level(Role::Sender, &outgoing)?,
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
+            at_rest: source.at_rest(),
         })
     }
 
