@@ -7,8 +7,10 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dsgd::base::ShareLetter;
+use dsgd::device::cpu::chacha20;
 use dsgd::device::cpu::otp::{Hash, HashKey};
 use dsgd::device::{BACKENDS, Queue};
+use dsgd::kernel::otp::{Expansion, Pad};
 
 /// A stripe, or the data of a frame: larger than the caches of one core.
 const BYTES: usize = 8 << 20;
@@ -47,6 +49,18 @@ fn kernels(criterion: &mut Criterion) {
             hash.seal(&mut x, &y);
             black_box(hash.finish())
         });
+    });
+    // Fig. 5: what is stored, with a key stream on it that is never in memory.
+    let expansions = [Expansion::new(0, &[9; 32], 5)];
+    group.bench_function(BenchmarkId::new("seal with Fig. 5", "cpu"), |bench| {
+        bench.iter(|| {
+            let mut hash = Hash::new(&key);
+            hash.seal(&mut x, Pad::new(Some(&y), &expansions, BYTES));
+            black_box(hash.finish())
+        });
+    });
+    group.bench_function(BenchmarkId::new("chacha20", "cpu"), |bench| {
+        bench.iter(|| chacha20::fill(&[7; 32], 0, black_box(&mut z)));
     });
     group.finish();
 }

@@ -172,7 +172,15 @@ fn level(context: &Context) -> Outcome {
     let keys = site.keys();
     let levels = keys.peers().iter().map(|peer| keys.level(peer)).collect::<Result<Vec<_>, _>>()?;
     context.out.result("keys level", &levels, || {
-        let mut table = Table::new(["link to", "to send", "to receive", "spent", "supply", "keys"]);
+        let mut table = Table::new([
+            "link to",
+            "to send",
+            "to receive",
+            "spent",
+            "supply",
+            "keys",
+            "on a stolen disk",
+        ]);
         for level in &levels {
             table.row([
                 level.peer.to_string(),
@@ -181,6 +189,7 @@ fn level(context: &Context) -> Outcome {
                 level.outgoing.spent.to_string(),
                 level.outgoing.rate.to_string(),
                 level.provenance.to_string(),
+                level.at_rest.to_string(),
             ]);
         }
         table.render()
