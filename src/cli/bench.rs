@@ -32,6 +32,8 @@ pub enum Command {
     Table2(Table2),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
+    /// Every kernel on every device, beside a copy of this machine's memory
+    Kernels(super::device::Kernels),
 }
 
 /// Arguments of `dsgd bench e2e`.
@@ -106,6 +108,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             })?;
             table2(context, arguments, measured)
         }
+        Command::Kernels(arguments) => super::device::bench(context, arguments),
         Command::E2e(arguments) => {
             let ways = in_folder(arguments.folder.as_deref(), |folder| {
                 end_to_end(context, arguments, folder)
