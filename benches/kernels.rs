@@ -1,7 +1,7 @@
 //! Kernels on every device of this machine, beside a plain copy of the same bytes.
 //!
 //! `cargo bench --features wgpu,cuda --bench kernels`; throughput counts the bytes of the secret or of the
-//! data under the pad, and the states of alignments. `dsgd bench kernels` has all kernels.
+//! data under the pad, and the states of alignments. `dsgd bench devices` has all kernels.
 
 use std::hint::black_box;
 

@@ -10,6 +10,12 @@
 #   CALLERS   callers among "bcftools freebayes", or ""   [default: all that are installed]
 #   FOLDER    working folder, kept when it is given       [default: a temporary one]
 #
+# Where the reads' names carry their places (sim:NUMBER:CONTIG:FIRST:SECOND:..., FIRST and SECOND
+# being the leftmost bases of the two mates counted from 1, CONTIG "*" for a contaminant) the table
+# says, too, how many of the reads are placed with MAPQ 20 and more, and how many of those lie
+# elsewhere: on another contig, or with their unclipped start more than 50 bases away. The file
+# calibration.md in the folder compares the mapping qualities with the errors.
+#
 # CPU seconds are user and system time of the command with its children: what a load of the machine
 # by others changes little. Building of indexes is told apart. Calls of the peers count from QUAL 20,
 # those of dsgd when they pass its filters.
@@ -71,8 +77,42 @@ accuracy() {
     awk -F, '$2 == "PASS" { f1[$1] = $14 } END { print f1["SNP"], f1["INDEL"] }' scores.csv
 }
 
+# placement NAME BAM: per cent of the reads with MAPQ 20 and more, and per cent of those that are
+# wrong; adds a table to calibration.md
+placement() {
+    if [ "$simulated" = no ]; then
+        echo "- -"
+        return
+    fi
+    samtools view -F 0x900 "$2" | awk -F '\t' -v name="$1" '
+        {
+            split($1, at, ":")
+            if (at[3] == "*") next
+            reads++
+            if (int($2 / 4) % 2) next
+            clip = match($6, /^[0-9]+S/) ? substr($6, 1, RLENGTH - 1) : 0
+            off = $4 - clip - (int($2 / 128) % 2 ? at[5] : at[4])
+            wrong = $3 != at[3] || off > 50 || off < -50
+            if ($5 >= 20) { sure++; misplaced += wrong }
+            class = int($5 / 10) * 10
+            count[class]++
+            expected[class] += 10 ^ (-$5 / 10)
+            errors[class] += wrong
+        }
+        END {
+            printf "\n%s\n\n| MAPQ | reads | errors by MAPQ | errors | observed MAPQ |\n", name >> "calibration.md"
+            print "| --- | ---: | ---: | ---: | ---: |" >> "calibration.md"
+            for (class = 0; class < 256; class += 10) if (count[class]) {
+                observed = errors[class] ? sprintf("%.1f", -4.3429448 * log(errors[class] / count[class])) : "-"
+                printf "| %d-%d | %d | %.1f | %d | %s |\n", class, class + 9, count[class], \
+                    expected[class], errors[class], observed >> "calibration.md"
+            }
+            printf "%.3f %.4f\n", 100 * sure / (reads ? reads : 1), 100 * misplaced / (sure ? sure : 1)
+        }'
+}
+
 row() {
-    printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$@"
+    printf '| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n' "$@"
 }
 
 environment() {
@@ -129,21 +169,37 @@ call() {
 
 environment
 prepare
-row pipeline "align + sort CPU s" "call CPU s" "CPU s" "wall s" "SNP F1" "indel F1"
-row --- ---: ---: ---: ---: ---: ---:
+case $first in
+    *.gz) name=$(gzip -dc "$first" | head -n 1 || true) ;;
+    *) name=$(head -n 1 "$first") ;;
+esac
+case $name in @sim:*:*:*:*) simulated=yes ;; *) simulated=no ;; esac
+rm -f calibration.md
+row pipeline "align + sort CPU s" "call CPU s" "CPU s" "wall s" "SNP F1" "indel F1" "MAPQ>=20 %" "wrong of them %"
+row --- ---: ---: ---: ---: ---: ---: ---: ---:
 measure dsgd '"$dsgd" call --reference ref.fa --index ref.dsgd --reads "$first" "$second" --output dsgd.vcf.gz --threads "$threads" --progress never'
 read -r wall cpu <dsgd.time
-row dsgd "" "" "$cpu" "$wall" $(accuracy dsgd.vcf.gz 0)
+placed="- -"
+if [ $simulated = yes ]; then
+    # Not among the time: the peers' alignments are there anyway, dsgd does without.
+    measure dsgd-bam '"$dsgd" call --reference ref.fa --index ref.dsgd --reads "$first" "$second" --output again.vcf.gz --bam dsgd.bam --threads "$threads" --progress never'
+    placed=$(placement dsgd dsgd.bam)
+fi
+row dsgd "" "" "$cpu" "$wall" $(accuracy dsgd.vcf.gz 0) $placed
 for peer in $peers; do
     measure "$peer" "$(align "$peer")"
     read -r align_wall align_cpu <"$peer.time"
-    [ -n "$callers" ] || row "$peer" "$align_cpu" "" "$align_cpu" "$align_wall" - -
+    placed=$(placement "$peer" "$peer.bam")
+    [ -n "$callers" ] || row "$peer" "$align_cpu" "" "$align_cpu" "$align_wall" - - $placed
     for caller in $callers; do
         measure "$peer.$caller" "samtools index $peer.bam; $(call "$peer" "$caller")"
         read -r wall cpu <"$peer.$caller.time"
         row "$peer + $caller" "$align_cpu" "$cpu" \
             "$(awk "BEGIN { printf \"%.2f\", $align_cpu + $cpu }")" \
             "$(awk "BEGIN { printf \"%.2f\", $align_wall + $wall }")" \
-            $(accuracy "$peer.$caller.vcf.gz" 20)
+            $(accuracy "$peer.$caller.vcf.gz" 20) $placed
     done
 done
+if [ -f calibration.md ]; then
+    cat calibration.md
+fi

@@ -21,6 +21,8 @@ pub mod otp;
 pub mod disclosure;
 pub mod net;
 
+pub mod etsi014;
+pub mod management;
 pub mod store;
 
 pub mod control;

@@ -5,9 +5,10 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::deposit::{ReadLayout, roles, stage_table};
+use super::metrics::MetricsFormat;
 use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
@@ -58,14 +59,17 @@ pub struct Arguments {
     /// Call in these regions only
     #[arg(long, value_name = "BED")]
     regions: Option<PathBuf>,
-    /// Write the alignments as well: BAM with its index beside it, or CRAM
+    /// Write the alignments as well, BAM or CRAM, with their index beside them
     #[arg(long, value_name = "OUT.bam|OUT.cram")]
     bam: Option<PathBuf>,
     /// Write quality figures into this folder: tables that MultiQC finds, and JSON
     #[arg(long, value_name = "DIR")]
     metrics: Option<PathBuf>,
+    /// Which figures: DRAGEN's tables, mosdepth's tables, one JSON document [default: all]
+    #[arg(long, value_name = "FORMATS", value_enum, value_delimiter = ',', requires = "metrics")]
+    metrics_format: Vec<MetricsFormat>,
     /// Memory for placed reads; those beyond it go encrypted through the scratch folder
-    #[arg(long, value_name = "BYTES", default_value = "4GiB")]
+    #[arg(long, value_name = "BYTES", default_value = "1GiB")]
     memory: ByteCount,
     /// Folder of the scratch file [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
@@ -139,7 +143,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         bam.finish()?;
     }
     if let Some(path) = arguments.bam.as_deref().filter(|_| !calls.alignment_index.is_empty()) {
-        write_whole(&beside(path, ".bai"), &calls.alignment_index)?;
+        let ending = if format == AlignmentFormat::Cram { ".crai" } else { ".bai" };
+        write_whole(&beside(path, ending), &calls.alignment_index)?;
     }
     if let (Some(gvcf), Some(path)) = (gvcf, &arguments.gvcf) {
         gvcf.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
@@ -148,12 +153,17 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     write_whole(&arguments.output, &calls.vcf)?;
     write_whole(&beside(&arguments.output, ".tbi"), &calls.tabix)?;
     if let Some(folder) = &arguments.metrics {
-        super::metrics::write(folder, &report, loading_seconds)?;
+        let all = MetricsFormat::value_variants();
+        let chosen = &arguments.metrics_format[..];
+        let formats = if chosen.is_empty() { all } else { chosen };
+        super::metrics::write(folder, formats, &report, loading_seconds)?;
     }
     context.out.result("call", &report, || {
+        let notices: String =
+            report.notices.iter().map(|notice| format!("note: {notice}\n")).collect();
         format!(
             "{}: {} records from {} reads ({:.2} % mapped, {:.2} % duplicates)\n{} of FASTQ in \
-             {:.1} s, {}; limited by '{}'\n\n{}",
+             {:.1} s, {}; limited by '{}'\n{notices}\n{}",
             arguments.output.display(),
             report.records,
             report.reads,

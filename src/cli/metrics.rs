@@ -11,25 +11,51 @@ use std::path::Path;
 
 use super::call::write_whole;
 use super::{Outcome, file_error};
-use crate::engine::metrics::{Depth, MateMetrics, Metrics};
+use crate::engine::metrics::{Depth, MateMetrics, Metrics, ReadMetrics};
 use crate::pipeline::analyse::AnalyseReport;
 
 /// Parts of the bases below which mosdepth leaves a depth out.
 const PART_MIN: f64 = 8e-5;
 
+/// In which form the figures are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum MetricsFormat {
+    /// DRAGEN's tables
+    Dragen,
+    /// mosdepth's tables
+    Mosdepth,
+    /// One JSON document
+    Json,
+}
+
 /// Writes the files of a call into a folder. `loading_seconds` is the time before the first read.
-pub fn write(folder: &Path, report: &AnalyseReport, loading_seconds: f64) -> Outcome {
+pub fn write(
+    folder: &Path,
+    formats: &[MetricsFormat],
+    report: &AnalyseReport,
+    loading_seconds: f64,
+) -> Outcome {
     std::fs::create_dir_all(folder).map_err(file_error(folder))?;
     let put = |ending: &str, text: &str| {
         write_whole(&folder.join(format!("{}.{ending}", report.sample)), text.as_bytes())
     };
-    put("time_metrics.csv", &times(report, loading_seconds))?;
-    put("metrics.json", &json(report, loading_seconds))?;
+    if formats.contains(&MetricsFormat::Json) {
+        put("metrics.json", &json(report, loading_seconds))?;
+    }
+    let dragen = formats.contains(&MetricsFormat::Dragen);
+    if dragen {
+        put("time_metrics.csv", &times(report, loading_seconds))?;
+    }
     let Some(metrics) = &report.metrics else { return Ok(()) };
-    put("mapping_metrics.csv", &mapping(report, metrics))?;
-    put("vc_metrics.csv", &variants(report, metrics))?;
-    put("mosdepth.summary.txt", &depth_summary(metrics))?;
-    put("mosdepth.global.dist.txt", &depth_distribution(metrics))?;
+    if dragen {
+        put("trimmer_metrics.csv", &trimming(&metrics.total))?;
+        put("mapping_metrics.csv", &mapping(report, metrics))?;
+        put("vc_metrics.csv", &variants(report, metrics))?;
+    }
+    if formats.contains(&MetricsFormat::Mosdepth) {
+        put("mosdepth.summary.txt", &depth_summary(metrics))?;
+        put("mosdepth.global.dist.txt", &depth_distribution(metrics))?;
+    }
     Ok(())
 }
 
@@ -59,22 +85,47 @@ impl Sheet {
     }
 }
 
-fn mapping(report: &AnalyseReport, metrics: &Metrics) -> String {
+/// What was cut off the reads before they count in the other tables.
+fn trimming(reads: &ReadMetrics) -> String {
     let mut sheet = Sheet::new();
-    sheet.section("MAPPING/ALIGNING SUMMARY", "");
-    sheet.value("Written by", format_args!("dsgd {}", env!("CARGO_PKG_VERSION")));
-    mapping_section(&mut sheet, "Total input reads", report, metrics);
-    // MultiQC takes the columns of its tables from the read groups: here all are one.
-    sheet.section("MAPPING/ALIGNING PER RG", "all");
-    mapping_section(&mut sheet, "Total reads in RG", report, metrics);
+    sheet.section("TRIMMER STATISTICS", "");
+    let all = reads.both();
+    let bases = all.bases + all.adapter_bases;
+    sheet.value("Total input reads", all.reads);
+    sheet.value("Total input bases", bases);
+    for (mate, number) in reads.mates.iter().zip(["R1", "R2"]) {
+        sheet.value(&format!("Total input bases {number}"), mate.bases + mate.adapter_bases);
+    }
+    sheet.value("Average input read length", ratio(bases, all.reads));
+    sheet.part("Total trimmed reads", all.adapter_reads, all.reads);
+    sheet.part("Total trimmed bases", all.adapter_bases, bases);
+    sheet.value("Average bases trimmed per read", ratio(all.adapter_bases, all.reads));
+    sheet.value(
+        "Average bases trimmed per trimmed read",
+        ratio(all.adapter_bases, all.adapter_reads),
+    );
     sheet.text
 }
 
-fn mapping_section(sheet: &mut Sheet, total: &str, report: &AnalyseReport, metrics: &Metrics) {
+fn mapping(report: &AnalyseReport, metrics: &Metrics) -> String {
+    let mut sheet = Sheet::new();
+    let genome = metrics.contigs.iter().map(|contig| contig.length).sum::<u64>();
+    sheet.section("MAPPING/ALIGNING SUMMARY", "");
+    sheet.value("Written by", format_args!("dsgd {}", env!("CARGO_PKG_VERSION")));
+    mapping_section(&mut sheet, "Total input reads", &metrics.total, genome);
+    let rate = metrics.total.both().reads as f64 / 1e6 / report.seconds.max(1e-9);
+    sheet.value("DRAGEN mapping rate [mil. reads/second]", format_args!("{rate:.4}"));
+    for group in &metrics.groups {
+        sheet.section("MAPPING/ALIGNING PER RG", &group.id.replace(',', " "));
+        mapping_section(&mut sheet, "Total reads in RG", &group.reads, genome);
+    }
+    sheet.text
+}
+
+fn mapping_section(sheet: &mut Sheet, total: &str, metrics: &ReadMetrics, genome: u64) {
     reads(sheet, total, metrics);
     bases(sheet, metrics);
-    let all = metrics.reads();
-    let genome = metrics.contigs.iter().map(|contig| contig.length).sum::<u64>();
+    let all = metrics.both();
     sheet.value("Total alignments", all.mapped);
     sheet.value("Secondary alignments", 0);
     sheet.value("Supplementary (chimeric) alignments", 0);
@@ -85,13 +136,11 @@ fn mapping_section(sheet: &mut Sheet, total: &str, report: &AnalyseReport, metri
     sheet.value("Insert length: median", format_args!("{:.2}", metrics.insert.median));
     let deviation = metrics.insert.deviation;
     sheet.value("Insert length: standard deviation", format_args!("{deviation:.2}"));
-    let rate = all.reads as f64 / 1e6 / report.seconds.max(1e-9);
-    sheet.value("DRAGEN mapping rate [mil. reads/second]", format_args!("{rate:.4}"));
 }
 
-fn reads(sheet: &mut Sheet, total: &str, metrics: &Metrics) {
+fn reads(sheet: &mut Sheet, total: &str, metrics: &ReadMetrics) {
     let [first, second] = &metrics.mates;
-    let all = metrics.reads();
+    let all = metrics.both();
     let mut part = |name: &str, value: u64| sheet.part(name, value, all.reads);
     part(total, all.reads);
     part("Number of duplicate marked reads", metrics.duplicates);
@@ -125,9 +174,9 @@ fn reads(sheet: &mut Sheet, total: &str, metrics: &Metrics) {
     part("Reads with indel R2", second.gapped);
 }
 
-fn bases(sheet: &mut Sheet, metrics: &Metrics) {
+fn bases(sheet: &mut Sheet, metrics: &ReadMetrics) {
     type Part = fn(&MateMetrics) -> u64;
-    let all = metrics.reads();
+    let all = metrics.both();
     let kinds: [(&str, Part); 5] = [
         ("Total bases", |mate| mate.bases),
         ("Mapped bases", |mate| mate.aligned_bases),
@@ -257,11 +306,13 @@ mod tests {
         let contig = Contig { name: "c1".into(), bases: vec![0; 200] };
         let mut region = RegionMetrics { bases: 300, bounds: (3, 3), ..RegionMetrics::default() };
         region.counts.add(3, 100);
-        let mut metrics = Metrics::default();
+        let mut metrics = Metrics::new([("lane1", "a"), ("lane2", "b")]);
         metrics.merge_region(&region);
-        metrics.mates[0] = MateMetrics { reads: 10, bases: 1000, mapped: 9, ..Default::default() };
-        metrics.mates[1] = MateMetrics { reads: 10, bases: 1000, mapped: 8, ..Default::default() };
-        metrics.duplicates = 2;
+        let mate = MateMetrics { reads: 10, bases: 1000, mapped: 9, ..Default::default() };
+        let cut = MateMetrics { mapped: 8, adapter_reads: 1, adapter_bases: 40, ..mate };
+        let mut reads = ReadMetrics::default();
+        (reads.mates, reads.duplicates) = ([mate, cut], 2);
+        metrics.merge(0, &reads);
         metrics.finish(&Reference { contigs: vec![contig] }, None);
         let report = AnalyseReport {
             sample: "S1".into(),
@@ -281,7 +332,17 @@ mod tests {
             "MAPPING/ALIGNING SUMMARY,,Number of unique reads (excl. duplicate marked reads),18,90.00",
             "MAPPING/ALIGNING SUMMARY,,Mapped reads R2,8,40.00",
             "MAPPING/ALIGNING SUMMARY,,Bases in reference genome,200",
-            "MAPPING/ALIGNING PER RG,all,Total reads in RG,20,100.00",
+            "MAPPING/ALIGNING PER RG,lane1,Total reads in RG,20,100.00",
+            "MAPPING/ALIGNING PER RG,lane1,Number of duplicate marked reads,2,10.00",
+            "MAPPING/ALIGNING PER RG,lane2,Total reads in RG,0,0.00",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let text = trimming(&metrics.total);
+        for line in [
+            "TRIMMER STATISTICS,,Total input bases,2040",
+            "TRIMMER STATISTICS,,Total trimmed reads,1,5.00",
+            "TRIMMER STATISTICS,,Total trimmed bases,40,1.96",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -11,14 +11,19 @@ mod doctor;
 mod filter;
 mod happy;
 mod index;
+mod kernels;
 mod keys;
+mod kme;
 mod manual;
 mod metrics;
 pub mod output;
 mod progress;
+mod relay;
 mod run;
 mod serve;
 mod store;
+mod table3;
+mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -84,6 +89,12 @@ enum Command {
     Filter(filter::Arguments),
     /// Run this site's daemon
     Serve(serve::Arguments),
+    /// Carry an application's own connections and datagrams to a peer's side, under the pad
+    #[command(subcommand)]
+    Relay(relay::Command),
+    /// Carry whole IP packets between two networks, headers hidden
+    #[command(subcommand)]
+    Tunnel(tunnel::Command),
     /// Build and check reference indexes
     #[command(subcommand)]
     Index(index::Command),
@@ -182,6 +193,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misspoken(&arguments, &error),
     };
+    // Every verb may see key, or what key protects.
+    crate::io::hygiene::protect();
     let context = Context { out: Output::new(cli.global.json), global: cli.global };
     let printed = || {
         let what = "writing to standard output".into();
@@ -223,6 +236,8 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Compare(arguments) => compare::run(context, &arguments),
         Command::Filter(arguments) => filter::run(context, &arguments),
         Command::Serve(arguments) => serve::run(context, &arguments),
+        Command::Relay(command) => relay::run(context, &command),
+        Command::Tunnel(command) => tunnel::run(context, &command),
         Command::Index(command) => index::run(context, &command),
         Command::Keys(command) => keys::run(context, &command),
         Command::Store(command) => store::run(context, &command),

@@ -201,10 +201,11 @@ impl CardLane {
         };
         let mut builder = self.stream.launch_builder(function);
         builder.arg(&mut self.memory).arg(first).arg(second).arg(third);
-        let table = launch
-            .table
-            .as_ref()
-            .map(|table| table.downcast_ref::<CudaSlice<u32>>().expect("a table of this device"));
+        let table = launch.table.as_ref().map(|table| {
+            let tables: &Vec<CudaSlice<u32>> =
+                table.downcast_ref().expect("a table of this device");
+            &tables[self.card.number]
+        });
         if let Some(table) = table {
             builder.arg(table);
         }

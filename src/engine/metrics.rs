@@ -14,6 +14,39 @@ const COUNTED_MAX: usize = 10_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
+    /// All reads.
+    #[serde(flatten)]
+    pub total: ReadMetrics,
+    /// The reads of each read group, in order of the request.
+    pub groups: Vec<GroupMetrics>,
+    /// Depth over the bases that were called: mates count once where they overlap, duplicates not.
+    pub depth: Spread,
+    /// Parts of the bases that at least 1, 10, 20 and 30 templates cover.
+    pub covered: [f64; 4],
+    /// The variants.
+    pub variants: VariantMetrics,
+    /// Depth of each contig, in order of the reference.
+    #[serde(skip)]
+    pub contigs: Vec<Depth>,
+}
+
+/// The reads of one read group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupMetrics {
+    /// `ID` of the read group.
+    pub id: String,
+    /// `LB`: duplicates are looked for within a library.
+    pub library: String,
+    /// Its reads.
+    #[serde(flatten)]
+    pub reads: ReadMetrics,
+}
+
+/// Counts of reads.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReadMetrics {
     /// Reads of first mates and single reads, then of second mates.
     pub mates: [MateMetrics; 2],
     /// Reads of templates with two reads.
@@ -34,17 +67,41 @@ pub struct Metrics {
     pub duplicates: u64,
     /// Lengths of properly paired templates.
     pub insert: Spread,
-    /// Depth over the bases that were called: mates count once where they overlap, duplicates not.
-    pub depth: Spread,
-    /// Parts of the bases that at least 1, 10, 20 and 30 templates cover.
-    pub covered: [f64; 4],
-    /// The variants.
-    pub variants: VariantMetrics,
-    /// Depth of each contig, in order of the reference.
-    #[serde(skip)]
-    pub contigs: Vec<Depth>,
     #[serde(skip)]
     insert_sizes: Counts,
+}
+
+impl ReadMetrics {
+    /// Reads of both mates together.
+    pub fn both(&self) -> MateMetrics {
+        let mut both = self.mates[0];
+        both.merge(&self.mates[1]);
+        both
+    }
+
+    /// Counts a properly paired template's length.
+    pub fn add_template(&mut self, length: u32) {
+        self.insert_sizes.add(length as usize, 1);
+    }
+
+    /// Adds the counts of other reads.
+    pub fn merge(&mut self, other: &Self) {
+        self.mates.iter_mut().zip(&other.mates).for_each(|(mate, other)| mate.merge(other));
+        self.paired += other.paired;
+        self.both_mapped += other.both_mapped;
+        self.singletons += other.singletons;
+        self.properly_paired += other.properly_paired;
+        self.mate_elsewhere += other.mate_elsewhere;
+        self.mate_elsewhere_confident += other.mate_elsewhere_confident;
+        let qualities = self.mapping_quality.iter_mut().zip(other.mapping_quality);
+        qualities.for_each(|(count, other)| *count += other);
+        self.duplicates += other.duplicates;
+        self.insert_sizes.merge(&other.insert_sizes);
+    }
+
+    fn finish(&mut self) {
+        self.insert = self.insert_sizes.spread();
+    }
 }
 
 /// First or second mates.
@@ -53,8 +110,12 @@ pub struct Metrics {
 pub struct MateMetrics {
     /// Reads.
     pub reads: u64,
-    /// Bases of all reads.
+    /// Bases of all reads, without adapters.
     pub bases: u64,
+    /// Reads that adapters were cut off.
+    pub adapter_reads: u64,
+    /// Bases of these adapters.
+    pub adapter_bases: u64,
     /// Bases of quality 30 and more.
     pub q30_bases: u64,
     /// Reads placed on the reference.
@@ -74,6 +135,8 @@ impl MateMetrics {
     pub fn merge(&mut self, other: &Self) {
         self.reads += other.reads;
         self.bases += other.bases;
+        self.adapter_reads += other.adapter_reads;
+        self.adapter_bases += other.adapter_bases;
         self.q30_bases += other.q30_bases;
         self.mapped += other.mapped;
         self.gapped += other.gapped;
@@ -230,12 +293,12 @@ impl VariantMetrics {
 }
 
 /// What one region adds: its depth, and the alignments that begin there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RegionMetrics {
     /// Index of the contig.
     pub contig: usize,
-    /// Aligned, clipped and mismatched bases of both mates.
-    pub mates: [MateMetrics; 2],
+    /// Of each read group: aligned, clipped and mismatched bases, and duplicates.
+    pub groups: Vec<ReadMetrics>,
     /// Sum of the depths.
     pub bases: u64,
     /// Bases of each depth.
@@ -245,35 +308,27 @@ pub struct RegionMetrics {
 }
 
 impl Metrics {
-    /// Reads of both mates together.
-    pub fn reads(&self) -> MateMetrics {
-        let mut both = self.mates[0];
-        both.merge(&self.mates[1]);
-        both
+    /// Nothing counted yet, of these read groups: `ID` and `LB` of each.
+    pub fn new<'a>(groups: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let group = |(id, library): (&str, &str)| GroupMetrics {
+            id: id.into(),
+            library: library.into(),
+            reads: ReadMetrics::default(),
+        };
+        Self { groups: groups.into_iter().map(group).collect(), ..Self::default() }
     }
 
-    /// Counts a properly paired template's length.
-    pub fn add_template(&mut self, length: u32) {
-        self.insert_sizes.add(length as usize, 1);
-    }
-
-    /// Adds the counts of other reads.
-    pub fn merge(&mut self, other: &Self) {
-        self.mates.iter_mut().zip(&other.mates).for_each(|(mate, other)| mate.merge(other));
-        self.paired += other.paired;
-        self.both_mapped += other.both_mapped;
-        self.singletons += other.singletons;
-        self.properly_paired += other.properly_paired;
-        self.mate_elsewhere += other.mate_elsewhere;
-        self.mate_elsewhere_confident += other.mate_elsewhere_confident;
-        let qualities = self.mapping_quality.iter_mut().zip(other.mapping_quality);
-        qualities.for_each(|(count, other)| *count += other);
-        self.insert_sizes.merge(&other.insert_sizes);
+    /// Adds counts of reads of one read group.
+    pub fn merge(&mut self, group: usize, reads: &ReadMetrics) {
+        self.total.merge(reads);
+        if let Some(group) = self.groups.get_mut(group) {
+            group.reads.merge(reads);
+        }
     }
 
     /// Adds what a region gave.
     pub fn merge_region(&mut self, region: &RegionMetrics) {
-        self.mates.iter_mut().zip(&region.mates).for_each(|(mate, other)| mate.merge(other));
+        region.groups.iter().enumerate().for_each(|(group, reads)| self.merge(group, reads));
         if self.contigs.len() <= region.contig {
             self.contigs.resize(region.contig + 1, Depth::default());
         }
@@ -306,7 +361,8 @@ impl Metrics {
         }
         self.depth = all.spread();
         self.covered = [1, 10, 20, 30].map(|depth| all.at_least(depth));
-        self.insert = self.insert_sizes.spread();
+        self.total.finish();
+        self.groups.iter_mut().for_each(|group| group.reads.finish());
     }
 
     /// Depth over all contigs.

@@ -54,7 +54,8 @@ pub enum AlignmentFormat {
 /// How much an engine holds in memory. Never changes a byte of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Most bytes of placed reads in memory; what is beyond is sealed into the scratch folder.
+    /// Most bytes of placed reads and signatures of templates in memory; what is beyond is sealed
+    /// into the scratch folder.
     pub memory: ByteCount,
     /// Folder of the scratch file.
     pub scratch: PathBuf,
@@ -62,7 +63,7 @@ pub struct Room {
 
 impl Default for Room {
     fn default() -> Self {
-        Self { memory: ByteCount(4 << 30), scratch: std::env::temp_dir() }
+        Self { memory: ByteCount(1 << 30), scratch: std::env::temp_dir() }
     }
 }
 
@@ -89,7 +90,7 @@ pub struct CallReport {
     pub metrics: Option<metrics::Metrics>,
     /// The same of the gVCF; empty without one.
     pub gvcf_tabix: Vec<u8>,
-    /// The index of the alignments (a `.bai` file's content); empty without BAM.
+    /// The index of the alignments (content of a `.bai` or `.crai` file); empty without them.
     pub alignment_index: Vec<u8>,
 }
 

@@ -1,4 +1,5 @@
-//! AES-256 in counter mode as a generator: the keys of a simulated link, at any position.
+//! AES-256 in counter mode as a generator, at any position: the keys of a simulated link, and the part of
+//! a pad that is worked out and not stored.
 
 use aes::Aes256;
 use ctr::cipher::{KeyIvInit, StreamCipher};
@@ -10,6 +11,12 @@ pub fn fill(key: &[u8; 32], counter: u128, out: &mut [u8]) {
     let counter = counter.to_be_bytes();
     let mut cipher = ctr::Ctr128BE::<Aes256>::new(key.into(), &counter.into());
     cipher.write_keystream(out);
+}
+
+/// `data ^=` the key stream that [`fill`] would give.
+pub fn apply(key: &[u8; 32], counter: u128, data: &mut [u8]) {
+    let counter = counter.to_be_bytes();
+    ctr::Ctr128BE::<Aes256>::new(key.into(), &counter.into()).apply_keystream(data);
 }
 
 #[cfg(test)]
@@ -28,8 +35,11 @@ mod tests {
         let plain = hex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
         let cipher = hex("601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5");
         let mut stream = [0; 32];
-        fill(&key.try_into().unwrap(), counter, &mut stream);
-        let expected: Vec<u8> = plain.iter().zip(cipher).map(|(p, c)| p ^ c).collect();
+        fill(key[..].try_into().unwrap(), counter, &mut stream);
+        let expected: Vec<u8> = plain.iter().zip(&cipher).map(|(p, c)| p ^ c).collect();
         assert_eq!(&stream[..], expected);
+        let mut data = plain;
+        apply(&key.try_into().unwrap(), counter, &mut data);
+        assert_eq!(data, cipher);
     }
 }

@@ -3,6 +3,7 @@
 //! The twin defines the kernel; every device form must give the same bits.
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod lookup;
 pub mod otp;
@@ -17,6 +18,7 @@ pub mod ungapped;
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
     ("align", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("chacha20", &[Form::Simd]),
     ("keystream", &[Form::Simd]),
     ("lookup", &[Form::Simd, Form::Cuda, Form::Wgsl]),
     ("otp", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),

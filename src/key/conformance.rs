@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::journal::{link_folder, record_path};
 use super::ledger::{self, Role, Summary};
+use super::pool::BlockId;
 use super::random::OperatingSystem;
 use super::*;
 use crate::base::{BitRate, ByteCount, Clock};
@@ -53,6 +54,10 @@ impl World {
                 }
                 [site(1), site(0)].map(LinkSettings::preshared)
             }
+            pool::KIND => {
+                fill_pools(folder.path(), stock_bytes, &clock);
+                [site(1), site(0)].map(LinkSettings::pooled)
+            }
             other => panic!("no fixture for links of kind {other}"),
         };
         Self { folder, settings, clock }
@@ -92,6 +97,28 @@ impl World {
     fn audit(&self) -> Summary {
         let sent = ledger::read(&self.record(0)).unwrap();
         ledger::check(&sent, &ledger::read(&self.record(1)).unwrap()).unwrap()
+    }
+}
+
+/// Agreed blocks of odd sizes at both ends, and one that is not agreed on.
+fn fill_pools(folder: &std::path::Path, stock_bytes: u64, clock: &Clock) {
+    let pools = [0, 1].map(|end| {
+        let folder = pool::folder(&folder.join(STATES[end]), &site(1 - end));
+        Pool::open(&folder, site(end), clock.clone()).unwrap()
+    });
+    for end in [0, 1] {
+        let stream = StreamId { sender: site(end), receiver: site(1 - end) };
+        for bytes in [1600, stock_bytes / 2, stock_bytes / 2 - 1600, 4096] {
+            let mut key = vec![0; bytes as usize];
+            getrandom::fill(&mut key).unwrap();
+            let (id, class) = (BlockId::fresh().unwrap(), Class::InformationTheoretic);
+            let block = pool::Description::key(id, stream.clone(), Source::Qkd, class);
+            let position = pools[end].append(block.clone(), &key).unwrap().position;
+            pools[1 - end].append(block, &key).unwrap();
+            if bytes != 4096 {
+                pools.iter().for_each(|pool| drop(pool.promote(id, position).unwrap()));
+            }
+        }
     }
 }
 

@@ -40,6 +40,18 @@ pub enum Error {
         /// What contradicts what.
         reason: &'static str,
     },
+    /// The peer has not made the next reservation durable yet: it is to be asked, and awaited.
+    #[error("the peer has not countersigned more keys of stream {stream} yet")]
+    Unsigned {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The two ends hold no key in common that a call could begin with.
+    #[error("the two ends of stream {stream} have no greeting keys in common")]
+    NoGreeting {
+        /// The stream.
+        stream: StreamId,
+    },
     /// A claim that does not lie inside its reservation, is empty or passes the last position.
     #[error("key {range} of stream {stream} cannot be claimed from reservation {reservation}")]
     Unsound {
@@ -123,6 +135,38 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
+    #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
+    Lost {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        range: KeyRange,
+    },
+    /// The keeper of what is in memory only cannot do what it is to do.
+    #[error("the keeper {what}")]
+    Keeper {
+        /// What it does or does not.
+        what: &'static str,
+        /// What the system said.
+        source: Option<io::Error>,
+    },
+    /// A block of a pool cannot be had or kept.
+    #[error("pool {path}: {what}")]
+    Pool {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
+    /// A pool could not be read or written.
+    #[error("pool {path}")]
+    PoolFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A source of random numbers gave nothing, or not enough.
     #[error("random source {name}")]
     Random {
@@ -140,7 +184,9 @@ pub enum Error {
         test: &'static str,
     },
     /// The wish for a random source is not understood.
-    #[error("'{text}' is not a random source; there are 'os', 'device:/path' and 'key-stream'")]
+    #[error(
+        "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
+    )]
     UnknownRandom {
         /// What was configured.
         text: String,
@@ -150,7 +196,8 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Error::Exhausted { .. } => Fault::TryAgain,
+            Error::Exhausted { .. } | Error::Unsigned { .. } => Fault::TryAgain,
+            Error::NoGreeting { .. } => Fault::Integrity,
             Error::Reused { .. } | Error::Quarantined { .. } => Fault::Integrity,
             Error::Unsound { .. } | Error::Unhealthy { .. } => Fault::Integrity,
             Error::TooLong { .. } => Fault::Data,
@@ -158,8 +205,12 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
-            Error::Pad { .. } => Fault::Data,
-            Error::LinkFile { source, .. } | Error::PadFile { source, .. } => Fault::of_io(source),
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
+            Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
+            Error::LinkFile { source, .. }
+            | Error::PadFile { source, .. }
+            | Error::PoolFile { source, .. } => Fault::of_io(source),
             Error::Random { .. } => Fault::System,
         }
     }
@@ -173,8 +224,17 @@ impl Faulty for Error {
             Error::Exhausted { wait: None, .. } => {
                 Some("no key arrives by itself: import another pad".into())
             }
-            Error::Quarantined { .. } => Some(
-                "a state folder was lost or set back; declare its keys lost at both ends".into(),
+            Error::Quarantined { stream, .. } | Error::NoGreeting { stream } => Some(format!(
+                "a state folder was lost or set back, or calls were answered by a stranger; give up \
+                 the earlier keys at both ends: 'dsgd keys retire {}' at {}, then what it says at {}",
+                stream.receiver, stream.sender, stream.receiver
+            )),
+            Error::Keeper { source: Some(_), .. } => {
+                Some("start it, before keys are imported: dsgd serve keeper".into())
+            }
+            Error::Lost { .. } => Some(
+                "give up the keys below the end of the loss at both ends: 'dsgd keys retire'"
+                    .into(),
             ),
             _ => None,
         }

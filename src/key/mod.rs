@@ -7,14 +7,22 @@
 //! claimed stands in a [`ledger`] at either end, which [`ledger::check`] compares. The bytes come
 //! from a [`KeySource`]; each kind is a file of its own with one line in [`SOURCES`].
 
+pub mod admission;
+pub mod allowance;
 pub mod chunks;
 pub mod device;
 pub mod error;
+pub mod expansion;
 pub mod follower;
+pub mod generator;
+mod greet;
+pub mod greeting;
 pub mod journal;
+pub mod lease;
 pub mod ledger;
 pub mod mark;
 pub mod pad;
+pub mod pool;
 pub mod preshared;
 pub mod provenance;
 pub mod random;
@@ -30,10 +38,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Chunk, SiteId};
+use crate::base::SiteId;
 
+pub use admission::{Floors, Priority};
 pub use error::Error;
 pub use follower::Follower;
+pub use greet::{CONTROL_FLOOR_BYTES, Greeting};
+pub use lease::KeyLease;
+pub use pool::Pool;
 pub use provenance::{Class, Kind, Provenance, Source};
 pub use random::{RandomSettings, RandomSource};
 pub use sender::Sender;
@@ -63,7 +75,7 @@ impl fmt::Display for StreamId {
 }
 
 /// Where key bytes lie in a stream: `[position, position + units)` in units of 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRange {
     /// First unit.
     pub position: u64,
@@ -108,35 +120,5 @@ impl KeyRange {
 impl fmt::Display for KeyRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.position, self.units)
-    }
-}
-
-/// Key bytes handed out for one use. Neither `Clone` nor `Copy`: sealing consumes it by value, and
-/// its memory is wiped on drop.
-pub struct KeyLease {
-    range: KeyRange,
-    bytes: Chunk,
-}
-
-impl KeyLease {
-    /// Takes charge of the bytes at `range`; marks them secret.
-    pub(crate) fn new(range: KeyRange, mut bytes: Chunk) -> Self {
-        bytes.mark_secret();
-        Self { range, bytes }
-    }
-
-    /// Where the bytes lie in their stream.
-    pub fn range(&self) -> KeyRange {
-        self.range
-    }
-
-    /// The bytes, `16 * range().units` of them.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Gives up the lease for its bytes: for key that becomes a share (S = pad of an all-zero text).
-    pub fn into_chunk(self) -> Chunk {
-        self.bytes
     }
 }

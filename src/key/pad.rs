@@ -3,7 +3,8 @@
 //! A file is a header page and then two halves of key. The first half is for the stream that the
 //! first of the two sites sends, the second half for the other. The header says everything about
 //! the pad, in JSON between a magic number and a digest, and nothing about the bytes: a digest of
-//! them would tell something about the key. Pad number `n` of a link has the positions
+//! them would tell something about the key. A pad that is made for [`expansion`](super::expansion) has
+//! the seeds of both halves behind them, as long as it is carried; importing gives them to the keeper. Pad number `n` of a link has the positions
 //! from `n << 34` in either stream, so that both ends agree about positions whatever they import
 //! and when, and a new pad comes after all older ones.
 
@@ -13,12 +14,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::base::{ByteCount, Clock, SiteId};
 
-use super::{Class, Error, KeyRange, RandomSource, Source, StreamId, UNIT_BYTES};
+use super::expansion::{self, Body, BodyId, Method, Seeds};
+use super::{Class, Error, KeyRange, Provenance, RandomSource, Source, StreamId, UNIT_BYTES};
 
 /// Bytes before the first half.
 pub const HEADER_BYTES: usize = 4096;
@@ -54,16 +58,68 @@ pub struct PadHeader {
     pub source: Source,
     /// Everybody who had them.
     pub known_to: BTreeSet<SiteId>,
+    /// How they become the key that is used, if they are not it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<Method>,
 }
 
 impl PadHeader {
+    /// Describes a new pad of `bytes` bytes, rounded up to whole units in both directions, made of
+    /// what `origin` says.
+    pub fn fresh(
+        sites: [SiteId; 2],
+        bytes: ByteCount,
+        origin: &Provenance,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let refused = |what| Error::Pad { path: format!("{}-{}", sites[0], sites[1]).into(), what };
+        let units = bytes.0.div_ceil(2 * UNIT_BYTES);
+        if !(1..=UNITS_MAX).contains(&units) {
+            return Err(refused("a pad has from 1 byte to 512 GiB"));
+        }
+        if sites[0] == sites[1] {
+            return Err(refused("both ends are the same site"));
+        }
+        Ok(Self {
+            version: VERSION,
+            id: fresh_id()?,
+            number: clock.since_epoch().as_secs().saturating_sub(NUMBERS_SINCE),
+            units,
+            class: origin.class,
+            source: origin.source,
+            known_to: origin.known_to.iter().chain(&sites).cloned().collect(),
+            expansion: None,
+            sites,
+        })
+    }
+
     /// The positions of the pad, in either stream.
     pub fn range(&self) -> KeyRange {
         KeyRange { position: self.number << POSITION_BITS, units: self.units }
     }
 
+    /// Bytes of key, both directions together.
+    pub fn key_bytes(&self) -> u64 {
+        2 * self.range().bytes()
+    }
+
     fn file_bytes(&self) -> u64 {
-        HEADER_BYTES as u64 + 2 * self.range().bytes()
+        HEADER_BYTES as u64 + self.key_bytes()
+    }
+
+    /// The length as long as the pad is carried.
+    fn carried_bytes(&self) -> u64 {
+        self.file_bytes() + 2 * self.half_seed_bytes() as u64
+    }
+
+    fn half_seed_bytes(&self) -> usize {
+        self.expansion.map_or(0, |Method::Fig5| expansion::seed_bytes(self.units) as usize)
+    }
+
+    /// The key that the first site sends with, or the other.
+    fn body(&self, half: u8) -> Body {
+        let id = u128::from_str_radix(&self.id, 16).unwrap_or_default();
+        Body { id: BodyId::new(id, half), range: self.range() }
     }
 
     fn encode(&self) -> Option<Box<[u8; HEADER_BYTES]>> {
@@ -87,7 +143,8 @@ impl PadHeader {
         let sound = header.version == VERSION
             && header.sites[0] != header.sites[1]
             && (1..=UNITS_MAX).contains(&header.units)
-            && header.number <= NUMBER_MAX;
+            && header.number <= NUMBER_MAX
+            && (header.expansion.is_none() || u128::from_str_radix(&header.id, 16).is_ok());
         sound.then_some(header)
     }
 }
@@ -103,25 +160,20 @@ pub fn generate(
     folder: &Path,
     clock: &Clock,
 ) -> Result<[PathBuf; 2], Error> {
-    let refused = |what| Error::Pad { path: folder.into(), what };
-    let units = bytes.0.div_ceil(2 * UNIT_BYTES);
-    if !(1..=UNITS_MAX).contains(&units) {
-        return Err(refused("a pad has from 1 byte to 512 GiB"));
-    }
-    if sites[0] == sites[1] {
-        return Err(refused("both ends are the same site"));
-    }
-    let origin = random.provenance();
-    let mut header = PadHeader {
-        version: VERSION,
-        id: fresh_id()?,
-        number: clock.since_epoch().as_secs().saturating_sub(NUMBERS_SINCE),
-        units,
-        class: origin.class,
-        source: origin.source,
-        known_to: origin.known_to.iter().chain(&sites).cloned().collect(),
-        sites,
-    };
+    generate_for(None, sites, bytes, random, folder, clock)
+}
+
+/// As [`generate`]; with a method, the files have what it needs besides, and are longer by that.
+pub fn generate_for(
+    expansion: Option<Method>,
+    sites: [SiteId; 2],
+    bytes: ByteCount,
+    random: &mut dyn RandomSource,
+    folder: &Path,
+    clock: &Clock,
+) -> Result<[PathBuf; 2], Error> {
+    let mut header = PadHeader::fresh(sites, bytes, random.provenance(), clock)?;
+    header.expansion = expansion;
     let paths = loop {
         let paths = [0, 1].map(|end| folder.join(file_name(&header, end)));
         if !paths.iter().any(|path| path.exists()) {
@@ -129,15 +181,48 @@ pub fn generate(
         }
         header.number += 1;
     };
+    write(&paths, &header, random)?;
+    Ok(paths)
+}
+
+/// Writes the copy of `site` of a pad whose bytes both sites get from elsewhere: the same ones from
+/// `random` at either end. Returns the file, which must not be there yet.
+pub fn write_copy(
+    header: &PadHeader,
+    site: &SiteId,
+    random: &mut dyn RandomSource,
+    folder: &Path,
+) -> Result<PathBuf, Error> {
+    let refused = |what| Error::Pad { path: folder.into(), what };
+    let end = header.sites.iter().position(|end| end == site);
+    let path = folder.join(file_name(header, end.ok_or_else(|| refused("it is for other sites"))?));
+    write(std::slice::from_ref(&path), header, random)?;
+    Ok(path)
+}
+
+fn write(
+    paths: &[PathBuf],
+    header: &PadHeader,
+    random: &mut dyn RandomSource,
+) -> Result<(), Error> {
+    let refused = |what| Error::Pad { path: paths[0].clone(), what };
     let page = header.encode().ok_or_else(|| refused("too many sites know it"))?;
     if PadHeader::decode(&page).is_none() {
-        return Err(refused("the clock is wrong: pads are numbered by it"));
+        return Err(refused("its description is wrong, or the clock that numbered it"));
     }
-    let written = write_both(&paths, &page, 2 * header.range().bytes(), random);
+    let mut files = Vec::new();
+    for path in paths {
+        let mut options = File::options();
+        files.push(
+            options.write(true).create_new(true).mode(0o600).open(path).map_err(failed(path))?,
+        );
+    }
+    let bytes = header.carried_bytes() - HEADER_BYTES as u64;
+    let written = fill(&mut files, paths, &page, bytes, random);
     if written.is_err() {
         paths.iter().for_each(|path| drop(destroy(path)));
     }
-    written.map(|()| paths)
+    written
 }
 
 fn file_name(header: &PadHeader, end: usize) -> String {
@@ -152,20 +237,16 @@ fn fresh_id() -> Result<String, Error> {
     Ok(format!("{:032x}", u128::from_le_bytes(id)))
 }
 
-fn write_both(
-    paths: &[PathBuf; 2],
+fn fill(
+    files: &mut [File],
+    paths: &[PathBuf],
     page: &[u8; HEADER_BYTES],
     bytes: u64,
     random: &mut dyn RandomSource,
 ) -> Result<(), Error> {
-    let create = |path: &PathBuf| {
-        let mut options = File::options();
-        options.write(true).create_new(true).mode(0o600).open(path).map_err(failed(path))
-    };
-    let mut files = [create(&paths[0])?, create(&paths[1])?];
     let mut write = |bytes: &[u8]| {
-        let both = files.iter_mut().zip(paths);
-        both.into_iter().try_for_each(|(file, path)| file.write_all(bytes).map_err(failed(path)))
+        let mut all = files.iter_mut().zip(paths);
+        all.try_for_each(|(file, path)| file.write_all(bytes).map_err(failed(path)))
     };
     write(page)?;
     let mut step = Zeroizing::new(vec![0; STEP_BYTES].into_boxed_slice());
@@ -181,15 +262,19 @@ fn write_both(
 
 /// Moves the pad at `file` into the folder of pads of the link between `site` and `peer`.
 ///
+/// The seeds of a pad that has some go to the keeper, which `seeds` calls, before anything else.
+///
 /// Errors: [`Error::Pad`] when it is damaged, truncated, for other sites, or there already.
 pub(crate) fn import(
     site: &SiteId,
     peer: &SiteId,
     pads: &Path,
     file: &Path,
+    seeds: impl FnOnce() -> Result<Box<dyn Seeds>, Error>,
 ) -> Result<PadHeader, Error> {
     let refused = |what| Error::Pad { path: file.into(), what };
-    let header = Pad::open(file)?.header;
+    let pad = Pad::open_carried(file)?;
+    let header = pad.header.clone();
     if !header.sites.contains(site) || !header.sites.contains(peer) {
         return Err(refused("it is for other sites"));
     }
@@ -200,6 +285,9 @@ pub(crate) fn import(
             true => "it was imported before",
             false => "another pad with its number was imported",
         }));
+    }
+    if header.expansion.is_some() {
+        pad.give_up_seeds(&*seeds()?)?;
     }
     // A link never replaces what is there, unlike a rename.
     match fs::hard_link(file, &target) {
@@ -244,14 +332,14 @@ fn copy(file: &Path, target: &Path) -> Result<(), Error> {
 }
 
 /// Overwrites a file with zeros and removes it.
-fn destroy(path: &Path) -> Result<(), Error> {
+pub(super) fn destroy(path: &Path) -> Result<(), Error> {
     let file = File::options().write(true).open(path).map_err(failed(path))?;
     let bytes = file.metadata().map_err(failed(path))?.len();
     wipe(&file, 0, bytes).and_then(|()| file.sync_all()).map_err(failed(path))?;
     fs::remove_file(path).map_err(failed(path))
 }
 
-fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+pub(super) fn wipe(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     static ZEROS: [u8; STEP_BYTES] = [0; STEP_BYTES];
     let mut done = 0;
     while done < bytes {
@@ -276,6 +364,15 @@ pub(crate) struct Pad {
 impl Pad {
     /// Opens a pad and checks its header and its length.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, |header| [header.file_bytes(); 2])
+    }
+
+    /// Opens a pad that may still have its seeds with it.
+    fn open_carried(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, |header| [header.file_bytes(), header.carried_bytes()])
+    }
+
+    fn open_as(path: &Path, lengths: impl FnOnce(&PadHeader) -> [u64; 2]) -> Result<Self, Error> {
         let file = File::options().read(true).write(true).open(path).map_err(failed(path))?;
         let refused = |what| Error::Pad { path: path.into(), what };
         let mut page = Box::new([0; HEADER_BYTES]);
@@ -284,11 +381,47 @@ impl Pad {
             _ => failed(path)(error),
         })?;
         let header = PadHeader::decode(&page).ok_or_else(|| refused("its header is damaged"))?;
-        match file.metadata().map_err(failed(path))?.len().cmp(&header.file_bytes()) {
-            std::cmp::Ordering::Less => Err(refused("it is truncated")),
-            std::cmp::Ordering::Greater => Err(refused("it is longer than its header says")),
-            std::cmp::Ordering::Equal => Ok(Self { header, path: path.into(), file }),
+        let (length, [shortest, longest]) =
+            (file.metadata().map_err(failed(path))?.len(), lengths(&header));
+        if length < shortest || (length > shortest && length < longest) {
+            return Err(refused("it is truncated"));
         }
+        if length > longest {
+            return Err(refused("it is longer than its header says"));
+        }
+        Ok(Self { header, path: path.into(), file })
+    }
+
+    /// Moves the seeds out of the file: to the keeper first, then they are overwritten and cut off. A
+    /// pad without them was being imported before; the keeper has them then.
+    fn give_up_seeds(&self, seeds: &dyn Seeds) -> Result<(), Error> {
+        let (start, half) = (self.header.file_bytes(), self.header.half_seed_bytes());
+        let bodies = [0, 1].map(|half| self.header.body(half));
+        if self.file.metadata().map_err(failed(&self.path))?.len() == start {
+            let absent = Error::Pad { path: self.path.clone(), what: "it has lost its seeds" };
+            let known = bodies.iter().map(|body| Ok(!body.ready(seeds)?.is_empty()));
+            let known = known.collect::<Result<Vec<_>, Error>>()?;
+            return if known == [true; 2] { Ok(()) } else { Err(absent) };
+        }
+        let mut bytes = Zeroizing::new(vec![0; 2 * half].into_boxed_slice());
+        self.file.read_exact_at(&mut bytes, start).map_err(failed(&self.path))?;
+        for (body, bytes) in bodies.iter().zip(bytes.chunks(half)) {
+            body.deposit(seeds, bytes)?;
+        }
+        wipe(&self.file, start, 2 * half as u64)
+            .and_then(|()| self.file.sync_data())
+            .and_then(|()| self.file.set_len(start))
+            .and_then(|()| self.file.sync_all())
+            .map_err(failed(&self.path))
+    }
+
+    /// The key of one direction, if it is expanded.
+    pub(crate) fn body(&self, stream: &StreamId) -> Option<Body> {
+        self.header.expansion.map(|Method::Fig5| self.header.body(self.half(stream)))
+    }
+
+    fn half(&self, stream: &StreamId) -> u8 {
+        u8::from(stream.sender != self.header.sites[0])
     }
 
     /// Reads keys that the pad has.
@@ -314,6 +447,22 @@ impl Pad {
         wipe(&self.file, self.offset(stream, range), range.bytes()).map_err(failed(&self.path))
     }
 
+    /// Waits until what was overwritten is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(failed(&self.path))
+    }
+
+    /// Gives the disk back the place of keys that were overwritten durably, so that it may forget the
+    /// copies it kept. Where the file system cannot, the zeros stay.
+    pub(crate) fn punch(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
+        let (start, bytes) = (self.offset(stream, range), range.bytes());
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, start, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(failed(&self.path)(error.into())),
+        }
+    }
+
     /// Whether the last unit of a range that the pad has holds zeros.
     pub(crate) fn is_wiped(&self, stream: &StreamId, range: KeyRange) -> Result<bool, Error> {
         let mut unit = Zeroizing::new([0; UNIT_BYTES as usize]);
@@ -326,7 +475,7 @@ impl Pad {
     fn offset(&self, stream: &StreamId, range: KeyRange) -> u64 {
         let whole = self.header.range();
         assert!(whole.contains(&range), "the caller chose the pad by the range");
-        let half = u64::from(stream.sender != self.header.sites[0]);
+        let half = u64::from(self.half(stream));
         let unit = half * whole.units + (range.position - whole.position);
         HEADER_BYTES as u64 + unit * UNIT_BYTES
     }

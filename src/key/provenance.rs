@@ -43,6 +43,8 @@ pub enum Source {
     Device,
     /// The operating system's generator.
     OperatingSystem,
+    /// This program's generator, seeded by the operating system's.
+    Generator,
     /// A simulated link: for trials, never for patients.
     Simulated,
 }
@@ -68,6 +70,7 @@ display_kebab!(Source {
     Relayed => "relayed",
     Device => "device",
     OperatingSystem => "operating-system",
+    Generator => "generator",
     Simulated => "simulated",
 });
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,9 +16,13 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::base::{BitRate, ByteCount, Clock, Secret, SiteId};
 use crate::device::cpu::keystream;
+use crate::kernel::otp::Expansion;
 
+use super::chunks::LeaseChunks;
 use super::source::Opening;
-use super::{Class, Error, KeyRange, KeySource, Kind, Provenance, Source, StreamId, UNIT_BYTES};
+use super::{
+    Class, Error, KeyLease, KeyRange, KeySource, Kind, Provenance, Source, StreamId, UNIT_BYTES,
+};
 
 /// The name of this kind of link in the configuration.
 pub const KIND: &str = "sim";
@@ -170,6 +175,17 @@ impl KeySource for SimulatedLink {
         assert_eq!(out.len() as u64, range.bytes(), "the caller made room for the range");
         keystream::fill(self.key(stream), u128::from(range.position), out);
         Ok(())
+    }
+
+    fn lease(
+        &self,
+        stream: &StreamId,
+        range: KeyRange,
+        chunks: &Arc<LeaseChunks>,
+    ) -> Result<KeyLease, Error> {
+        let counter = u128::from(range.position);
+        let expansions = vec![Expansion::new(0, self.key(stream), counter)];
+        Ok(KeyLease::expanded(range, None, expansions, chunks))
     }
 
     fn erase(&self, _: &StreamId, _: KeyRange) -> Result<(), Error> {

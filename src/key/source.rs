@@ -1,12 +1,14 @@
 //! What supplies the bytes of a link, the settings that name it, and the list of all kinds.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::{BitRate, Clock, SiteId};
 
-use super::{Error, KeyRange, Provenance, StreamId, preshared, sim};
+use super::chunks::LeaseChunks;
+use super::{Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
 
 /// A link in a site's configuration: `[[key]] peer = "lsa" kind = "sim" file = "link.json"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +18,8 @@ pub struct LinkSettings {
     pub peer: SiteId,
     /// One of the names in [`SOURCES`].
     pub kind: String,
-    /// The description that both ends have, where the kind needs one.
+    /// The description that both ends have, or the folder of the pool, where it is not in the state
+    /// folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
 }
@@ -30,6 +33,11 @@ impl LinkSettings {
     /// A link whose pads are imported into the state folder.
     pub fn preshared(peer: SiteId) -> Self {
         Self { peer, kind: preshared::KIND.into(), file: None }
+    }
+
+    /// A link whose keys others put into the pool in the state folder.
+    pub fn pooled(peer: SiteId) -> Self {
+        Self { peer, kind: pool::KIND.into(), file: None }
     }
 }
 
@@ -49,6 +57,20 @@ pub trait KeySource: Send {
     /// # Panics
     /// When `out` is not `range.bytes()` long.
     fn read(&self, stream: &StreamId, range: KeyRange, out: &mut [u8]) -> Result<(), Error>;
+
+    /// The bytes at `range` for one use, in memory of `chunks`. A source that works them out, instead
+    /// of fetching them, gives a lease that does so when it is used.
+    fn lease(
+        &self,
+        stream: &StreamId,
+        range: KeyRange,
+        chunks: &Arc<LeaseChunks>,
+    ) -> Result<KeyLease, Error> {
+        let mut chunk = chunks.take(range.bytes() as usize);
+        chunk.mark_secret();
+        self.read(stream, range, &mut chunk)?;
+        Ok(KeyLease::new(range, chunk))
+    }
 
     /// Destroys the bytes at `range` where the source keeps them. Nothing may need them again.
     fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error>;
@@ -71,11 +93,19 @@ pub struct Opening<'a> {
     pub clock: &'a Clock,
 }
 
+impl Opening<'_> {
+    /// The site's state folder.
+    pub fn state(&self) -> &Path {
+        self.folder.ancestors().nth(2).unwrap_or(self.folder)
+    }
+}
+
 /// Opens one kind of source.
 pub type Open = fn(&Opening<'_>) -> Result<Box<dyn KeySource>, Error>;
 
 /// Every kind of source by its name in the configuration.
-pub const SOURCES: &[(&str, Open)] = &[(sim::KIND, sim::open), (preshared::KIND, preshared::open)];
+pub const SOURCES: &[(&str, Open)] =
+    &[(sim::KIND, sim::open), (preshared::KIND, preshared::open), (pool::KIND, pool::open)];
 
 /// Opens the source that the settings name.
 pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {

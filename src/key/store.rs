@@ -11,7 +11,7 @@ use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use super::chunks::LeaseChunks;
 use super::journal::{Journal, link_folder, record_path};
 use super::ledger::{self, Record, Role};
-use super::pad::PadHeader;
+use super::pool::{self, Pool};
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
 use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
@@ -40,6 +40,8 @@ pub struct LinkLevel {
     pub incoming: StreamLevel,
     /// What is known about the keys.
     pub provenance: Provenance,
+    /// Why the link is not to be used, if it is not.
+    pub quarantine: Option<&'static str>,
 }
 
 /// How much key one direction of a link has.
@@ -102,15 +104,43 @@ impl KeyStore {
         let source = self.source(peer)?;
         let (outgoing, incoming) = streams(self.site(), peer);
         let level = |role, stream: &StreamId| {
-            let mark = self.journal(peer, role, &*source)?.load()?.position();
-            stream_level(&*source, stream, mark)
+            // A record that is damaged has nothing left.
+            let mark = match self.journal(peer, role, &*source)?.load() {
+                Err(Error::Quarantined { .. }) => u64::MAX,
+                mark => mark?.position(),
+            };
+            let remaining = from_position(&source.ready(stream)?, mark);
+            let spent = match self.ledger(peer, role) {
+                Err(Error::LedgerDamaged { .. }) => 0,
+                ledger => ledger?.iter().map(|record| record.range.bytes()).sum(),
+            };
+            Ok::<_, Error>(StreamLevel {
+                remaining: ByteCount(remaining.iter().map(KeyRange::bytes).sum()),
+                spent: ByteCount(spent),
+                rate: source.rate(),
+            })
         };
         Ok(LinkLevel {
             peer: peer.clone(),
             outgoing: level(Role::Sender, &outgoing)?,
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
+            quarantine: self.quarantine(peer)?,
         })
+    }
+
+    /// Why one direction of the link to `peer` must not be used, if it is so: a state folder was
+    /// lost or set back. [`declare_lost`](Self::declare_lost) ends it.
+    pub fn quarantine(&self, peer: &SiteId) -> Result<Option<&'static str>, Error> {
+        let source = self.source(peer)?;
+        for role in [Role::Sender, Role::Follower] {
+            match self.journal(peer, role, &*source)?.load_usable() {
+                Ok(_) => {}
+                Err(Error::Quarantined { reason, .. }) => return Ok(Some(reason)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle
@@ -133,10 +163,40 @@ impl KeyStore {
         self.journal(peer, role, &*source)?.declare_lost(unit)
     }
 
-    /// Moves the pad at `file` into the state folder, as key for the link to `peer`. Sessions that
-    /// are running do not see it.
-    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<PadHeader, Error> {
-        preshared::import(self.site(), &self.0.state, peer, file)
+    /// Moves the pad at `file` into the state folder, as key for the link to `peer`: into its pool, if
+    /// it has one. Sessions that are running do not see other pads.
+    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<(), Error> {
+        match self.pool_folder(peer) {
+            Some(folder) => Pool::open(&folder, self.site().clone(), self.0.clock.clone())?
+                .import_pad(peer, file),
+            None => preshared::import(self.site(), &self.0.state, peer, file).map(drop),
+        }
+    }
+
+    /// Where the pool of the link to `peer` is, if its keys come from one.
+    pub fn pool_folder(&self, peer: &SiteId) -> Option<PathBuf> {
+        let settings = self.0.links.get(peer).filter(|link| link.kind == pool::KIND)?;
+        Some(settings.file.clone().unwrap_or_else(|| pool::folder(&self.0.state, peer)))
+    }
+
+    /// Destroys all key of the link to `peer` that is left at this site, in both directions, and gives
+    /// up its positions. Returns how much could have been sent and received.
+    ///
+    /// The other end has to do the same: what it sends with keys that are gone cannot be read.
+    pub fn erase(&self, peer: &SiteId) -> Result<[ByteCount; 2], Error> {
+        let source = self.source(peer)?;
+        let (outgoing, incoming) = streams(self.site(), peer);
+        let mut gone = [ByteCount(0); 2];
+        let ends = [(Role::Sender, outgoing), (Role::Follower, incoming)];
+        for ((role, stream), gone) in ends.into_iter().zip(&mut gone) {
+            let journal = self.journal(peer, role, &*source)?;
+            let left = from_position(&source.ready(&stream)?, journal.load()?.position());
+            let Some(end) = left.iter().map(KeyRange::end).max() else { continue };
+            journal.declare_lost(end)?;
+            left.iter().try_for_each(|range| source.erase(&stream, *range))?;
+            gone.0 = left.iter().map(KeyRange::bytes).sum();
+        }
+        Ok(gone)
     }
 
     fn source(&self, peer: &SiteId) -> Result<Box<dyn KeySource>, Error> {
@@ -152,19 +212,4 @@ impl KeyStore {
         let stream = if role == Role::Sender { outgoing } else { incoming };
         Journal::open(&link_folder(&self.0.state, peer), stream, role, self.0.clock.clone(), source)
     }
-}
-
-fn stream_level(
-    source: &dyn KeySource,
-    stream: &StreamId,
-    mark: u64,
-) -> Result<StreamLevel, Error> {
-    let ready = source.ready(stream)?;
-    let bytes = |ranges: &[KeyRange]| ranges.iter().map(KeyRange::bytes).sum::<u64>();
-    let remaining = bytes(&from_position(&ready, mark));
-    Ok(StreamLevel {
-        remaining: ByteCount(remaining),
-        spent: ByteCount(bytes(&ready) - remaining),
-        rate: source.rate(),
-    })
 }

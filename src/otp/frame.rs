@@ -26,6 +26,8 @@
 //! both ends take the pad as payload. It is in the hash, so pads that differ are noticed, and the tag
 //! pad hides the hash, so it tells nothing of them.
 
+use std::ops::Range;
+
 use crate::key::{KeyRange, UNIT_BYTES};
 
 /// Bytes of a header: three blocks of the hash.
@@ -142,6 +144,17 @@ impl Header {
     /// Units of key that the frame uses.
     pub fn key_units(&self) -> u64 {
         key_units(self.new_hash_key, self.payload_bytes as usize)
+    }
+
+    /// Bytes of its key in front of the pad of the payload: the hash key and the tag pad.
+    pub fn key_front_bytes(&self) -> usize {
+        TAG_BYTES * (1 + usize::from(self.new_hash_key))
+    }
+
+    /// Which of its key's bytes are the pad of the payload.
+    pub fn pad_bytes(&self) -> Range<usize> {
+        let front = self.key_front_bytes();
+        front..front + self.payload_bytes as usize
     }
 
     /// Where its key lies.

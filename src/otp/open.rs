@@ -4,12 +4,12 @@ use subtle::ConstantTimeEq;
 
 use crate::base::Chunk;
 use crate::device::cpu::otp::{HashKey, xor};
-use crate::key::{KeyLease, KeyRange};
+use crate::key::KeyRange;
 
 use super::error::Error;
 use super::frame::{HEADER_BYTES, Header, TAG_BYTES, Type};
 use super::keys::Follow;
-use super::rotation::{HashKeys, KeyParts};
+use super::rotation::{HashKeys, TagKey};
 use super::seal::pad_as_payload;
 use super::session::{Limits, Traffic};
 
@@ -41,6 +41,11 @@ impl Opener {
             #[cfg(test)]
             trusts_blindly: false,
         }
+    }
+
+    /// The stream that is followed.
+    pub fn keys(&mut self) -> &mut dyn Follow {
+        &mut *self.keys
     }
 
     pub fn traffic(&self) -> Traffic {
@@ -83,7 +88,8 @@ impl Opener {
         tag: &[u8; TAG_BYTES],
         bound: &[u8],
     ) -> Result<(), Error> {
-        let (_lease, new) = self.check(header, tag, Some(bound))?;
+        let lease = self.keys.fetch(header.key_range())?;
+        let new = self.check(header, tag, &TagKey::of(header, &lease), bound)?;
         self.finish(header, new);
         Ok(())
     }
@@ -96,32 +102,33 @@ impl Opener {
         payload: &mut Chunk,
         tag: &[u8; TAG_BYTES],
     ) -> Result<(), Error> {
-        let (lease, new) = match header.frame {
-            Type::Keyed => self.check(header, tag, None)?,
-            _ => self.check(header, tag, Some(payload))?,
-        };
-        if header.frame == Type::Keyed {
-            *payload = pad_as_payload(header, lease);
+        let lease = self.keys.fetch(header.key_range())?;
+        let key = TagKey::of(header, &lease);
+        let new = if header.frame == Type::Keyed {
+            let pad = pad_as_payload(header, lease);
+            let new = self.check(header, tag, &key, &pad)?;
+            *payload = pad;
+            new
         } else {
-            xor(payload, KeyParts::of(header, &lease).pad);
-        }
+            let new = self.check(header, tag, &key, payload)?;
+            xor(payload, lease.pad().slice(header.pad_bytes()));
+            new
+        };
         payload.mark_secret();
         self.finish(header, new);
         Ok(())
     }
 
-    /// Fetches the key, compares the tag, and only then uses the key up. `hashed` stands in the place
-    /// of the ciphertext; without it, the pad does.
+    /// Compares the tag, and only then uses the key up. `hashed` stands in the place of the
+    /// ciphertext.
     fn check(
         &mut self,
         header: &Header,
         tag: &[u8; TAG_BYTES],
-        hashed: Option<&[u8]>,
-    ) -> Result<(KeyLease, Option<HashKey>), Error> {
-        let lease = self.keys.fetch(header.key_range())?;
-        let key = KeyParts::of(header, &lease);
-        let hashed = hashed.unwrap_or(key.pad);
-        let (expected, new) = self.hash_keys.tag(&header.encode(), &key, |hash| {
+        key: &TagKey,
+        hashed: &[u8],
+    ) -> Result<Option<HashKey>, Error> {
+        let (expected, new) = self.hash_keys.tag(&header.encode(), key, |hash| {
             hash.update(hashed);
             hashed.len()
         });
@@ -129,7 +136,7 @@ impl Opener {
             return Err(Error::Tag { sequence: self.sequence });
         }
         self.keys.accept(header.key_range(), header.reservation())?;
-        Ok((lease, new))
+        Ok(new)
     }
 
     fn is_right(&self, expected: &[u8; TAG_BYTES], tag: &[u8; TAG_BYTES]) -> bool {

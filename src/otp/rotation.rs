@@ -1,6 +1,8 @@
 //! The hash key of one direction, and when the next one is due.
 
-use crate::device::cpu::otp::{Hash, HashKey};
+use zeroize::Zeroizing;
+
+use crate::device::cpu::otp::{Hash, HashKey, write};
 use crate::key::KeyLease;
 
 use super::frame::{HEADER_BYTES, Header, TAG_BYTES};
@@ -17,23 +19,24 @@ pub(super) struct HashKeys {
     bytes: u64,
 }
 
-/// The parts of a frame's key, in their order.
-pub(super) struct KeyParts<'a> {
-    pub hash_key: Option<&'a [u8; TAG_BYTES]>,
-    pub tag_pad: &'a [u8],
-    pub pad: &'a [u8],
+/// The part of a frame's key that makes its tag: in front of the pad of its payload.
+pub(super) struct TagKey {
+    hash_key: Option<Zeroizing<[u8; TAG_BYTES]>>,
+    tag_pad: Zeroizing<[u8; TAG_BYTES]>,
 }
 
-impl<'a> KeyParts<'a> {
-    pub fn of(header: &Header, lease: &'a KeyLease) -> Self {
-        let (hash_key, rest) = if header.new_hash_key {
-            let (first, rest) = lease.bytes().split_at(TAG_BYTES);
-            (first.try_into().ok(), rest)
-        } else {
-            (None, lease.bytes())
+impl TagKey {
+    pub fn of(header: &Header, lease: &KeyLease) -> Self {
+        let mut front = Zeroizing::new([0; 2 * TAG_BYTES]);
+        let front = &mut front[..header.key_front_bytes()];
+        write(&lease.pad(), front);
+        let block = |at: usize| {
+            let mut block = Zeroizing::new([0; TAG_BYTES]);
+            block.copy_from_slice(&front[at..at + TAG_BYTES]);
+            block
         };
-        let (tag_pad, pad) = rest.split_at(TAG_BYTES);
-        Self { hash_key, tag_pad, pad: &pad[..header.payload_bytes as usize] }
+        let hash_key = header.new_hash_key.then(|| block(0));
+        Self { hash_key, tag_pad: block(front.len() - TAG_BYTES) }
     }
 }
 
@@ -55,10 +58,10 @@ impl HashKeys {
     pub fn tag(
         &self,
         header: &[u8; HEADER_BYTES],
-        key: &KeyParts<'_>,
+        key: &TagKey,
         pass: impl FnOnce(&mut Hash<'_>) -> usize,
     ) -> ([u8; TAG_BYTES], Option<HashKey>) {
-        let new = key.hash_key.map(HashKey::new);
+        let new = key.hash_key.as_deref().map(HashKey::new);
         let hash_key = new.as_ref().or(self.current.as_ref());
         let mut hash = Hash::new(hash_key.expect("the first frame brings a hash key"));
         hash.update(header);
@@ -68,7 +71,7 @@ impl HashKeys {
         lengths[8..].copy_from_slice(&(8 * bytes as u64).to_le_bytes());
         hash.update(&lengths);
         let mut tag = hash.finish();
-        for (byte, pad) in tag.iter_mut().zip(key.tag_pad) {
+        for (byte, pad) in tag.iter_mut().zip(key.tag_pad.iter()) {
             *byte ^= pad;
         }
         (tag, new)

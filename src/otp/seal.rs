@@ -1,13 +1,13 @@
 //! The sending direction.
 
-use crate::base::{ByteCount, Chunk};
+use crate::base::Chunk;
 use crate::device::cpu::otp::HashKey;
 use crate::key::{KeyLease, UNIT_BYTES};
 
 use super::error::Error;
-use super::frame::{Header, TAG_BYTES, Type, key_units};
+use super::frame::{Header, Type, key_units};
 use super::keys::Spend;
-use super::rotation::{HashKeys, KeyParts};
+use super::rotation::{HashKeys, TagKey};
 use super::session::{Envelope, Limits, Traffic};
 
 /// Seals frame after frame with one stream's keys.
@@ -25,14 +25,9 @@ impl Sealer {
         Self { keys, hash_keys, limits, sequence: 0, traffic: Traffic::default() }
     }
 
-    /// Says how much key will still be needed.
-    pub fn expect(&mut self, bytes: ByteCount) {
-        self.keys.expect(bytes);
-    }
-
-    /// Uses no key before `position`.
-    pub fn skip_to(&mut self, position: u64) -> Result<(), Error> {
-        Ok(self.keys.skip_to(position)?)
+    /// The stream that is spent.
+    pub fn keys(&mut self) -> &mut dyn Spend {
+        &mut *self.keys
     }
 
     pub fn traffic(&self) -> Traffic {
@@ -43,7 +38,7 @@ impl Sealer {
     pub fn seal_bound(&mut self, frame: Type, bound: &[u8]) -> Result<Envelope, Error> {
         let (header, lease) = self.begin(frame, 0, 0)?;
         let bytes = header.encode();
-        let (tag, new) = self.hash_keys.tag(&bytes, &KeyParts::of(&header, &lease), |hash| {
+        let (tag, new) = self.hash_keys.tag(&bytes, &TagKey::of(&header, &lease), |hash| {
             hash.update(bound);
             bound.len()
         });
@@ -55,9 +50,9 @@ impl Sealer {
     pub fn seal(&mut self, kind: u16, payload: &mut [u8]) -> Result<Envelope, Error> {
         let (header, lease) = self.begin(Type::Data, kind, payload.len())?;
         let bytes = header.encode();
-        let key = KeyParts::of(&header, &lease);
+        let (key, pad) = (TagKey::of(&header, &lease), lease.pad().slice(header.pad_bytes()));
         let (tag, new) = self.hash_keys.tag(&bytes, &key, |hash| {
-            hash.seal(payload, key.pad);
+            hash.seal(payload, pad);
             payload.len()
         });
         self.finish(&header, new);
@@ -72,13 +67,14 @@ impl Sealer {
     ) -> Result<(Envelope, Chunk), Error> {
         let (header, lease) = self.begin(Type::Keyed, kind, payload_bytes)?;
         let bytes = header.encode();
-        let key = KeyParts::of(&header, &lease);
+        let key = TagKey::of(&header, &lease);
+        let payload = pad_as_payload(&header, lease);
         let (tag, new) = self.hash_keys.tag(&bytes, &key, |hash| {
-            hash.update(key.pad);
+            hash.update(&payload);
             payload_bytes
         });
         self.finish(&header, new);
-        Ok((Envelope { header: bytes, tag }, pad_as_payload(&header, lease)))
+        Ok((Envelope { header: bytes, tag }, payload))
     }
 
     /// Takes the key of the next frame and writes its header. Without key nothing has changed.
@@ -116,13 +112,7 @@ impl Sealer {
     }
 }
 
-/// Moves the pad to the front of its own memory and cuts off the rest.
+/// The pad of the payload, and nothing else of the key.
 pub(super) fn pad_as_payload(header: &Header, lease: KeyLease) -> Chunk {
-    let start = if header.new_hash_key { 2 * TAG_BYTES } else { TAG_BYTES };
-    let payload_bytes = header.payload_bytes as usize;
-    let mut chunk = lease.into_chunk();
-    chunk.copy_within(start..start + payload_bytes, 0);
-    chunk[payload_bytes..].fill(0);
-    chunk.set_len(payload_bytes);
-    chunk
+    lease.into_part(header.key_front_bytes(), header.payload_bytes as usize)
 }

@@ -15,8 +15,17 @@ use crate::base::{Fault, Faulty};
 /// What the operator should know although the work went on: shown as it happens, kept for the report.
 #[derive(Clone, Default)]
 pub struct Notices {
-    seen: Arc<Mutex<Vec<String>>>,
+    seen: Arc<Mutex<Seen>>,
     show: Option<Show>,
+}
+
+/// Most notices that are kept: a daemon adds to one list for as long as it lives.
+const NOTICES_MAX: usize = 1000;
+
+#[derive(Default)]
+struct Seen {
+    kept: Vec<String>,
+    further: u64,
 }
 
 /// Shows one notice.
@@ -39,15 +48,22 @@ impl Notices {
         if let Some(show) = &self.show {
             show(&notice);
         }
-        self.lock().push(notice);
+        let mut seen = self.lock();
+        if seen.kept.len() < NOTICES_MAX {
+            seen.kept.push(notice);
+        } else {
+            seen.further += 1;
+        }
     }
 
-    /// The notices so far.
+    /// The notices so far; past the first [`NOTICES_MAX`] a last line says how many there were.
     pub fn all(&self) -> Vec<String> {
-        self.lock().clone()
+        let seen = self.lock();
+        let further = (seen.further > 0).then(|| format!("and {} notices more", seen.further));
+        seen.kept.iter().cloned().chain(further).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -159,5 +175,22 @@ impl Faulty for Error {
             Error::Engine(error) => error.hint(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_past_the_bound_are_counted_not_kept() {
+        let notices = Notices::default();
+        for number in 0..NOTICES_MAX + 7 {
+            notices.add(format!("notice {number}"));
+        }
+        let all = notices.all();
+        assert_eq!(all.len(), NOTICES_MAX + 1);
+        assert_eq!(all[NOTICES_MAX], "and 7 notices more");
+        assert!(notices.begun_anew().all().is_empty());
     }
 }

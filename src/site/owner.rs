@@ -400,7 +400,7 @@ fn rebuild(
         // What is left of it is of no use.
         target.remove(&id)?;
         let mut begun = target.create(&id, share::FORMAT, deposit.stripe_bytes)?;
-        begun.expect(numbers.len() as u64);
+        begun.expect(numbers.len() as u64)?;
         writer = Some(begun);
     }
     for &number in numbers {

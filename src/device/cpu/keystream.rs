@@ -4,57 +4,183 @@
 //! (AES) New Instructions Set".
 #![allow(unsafe_code)]
 
+use crate::base::Secret;
+use crate::base::chunk::wipe;
 use crate::kernel::keystream as twin;
 
 /// Fills `out` with key stream; the contract is that of [`twin::fill`].
 pub fn fill(key: &[u8; 32], counter: u128, out: &mut [u8]) {
+    out.fill(0);
+    Stream::new(key, counter).apply(out, None);
+}
+
+/// A key stream from some block on, its round keys worked out. Wiped on drop.
+pub struct Stream {
+    counter: Secret<u128>,
+    form: Form,
+}
+
+enum Form {
     #[cfg(target_arch = "x86_64")]
-    {
-        let there = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("vaes")
-            && is_x86_feature_detected!("aes");
-        let blocks = out.len().div_ceil(x86::STEP_BYTES) as u64 * x86::STEP_BLOCKS;
-        // The vectors count in the low half only.
-        if there && (counter as u64).checked_add(blocks).is_some() {
-            // SAFETY: the processor has these instructions, as asked just now.
-            return unsafe { x86::fill(key, counter, out) };
+    Wide(Box<x86::RoundKeys>),
+    Portable(Secret<[u8; 32]>),
+}
+
+impl Stream {
+    /// The stream whose first counter block is `counter`, big-endian.
+    pub fn new(key: &[u8; 32], counter: u128) -> Self {
+        Self { counter: Secret::new(counter), form: Form::best(key) }
+    }
+
+    /// `data ^=` the next bytes of the stream `^ stored`: the stream is in registers only. A call that
+    /// does not end with a whole block must be the last.
+    ///
+    /// # Panics
+    /// When `stored` is shorter than `data`.
+    pub fn apply(&mut self, data: &mut [u8], stored: Option<&[u8]>) {
+        let stored = stored.map(|stored| &stored[..data.len()]);
+        let counter = *self.counter.expose();
+        *self.counter.expose_mut() = counter.wrapping_add(data.len().div_ceil(16) as u128);
+        match &self.form {
+            #[cfg(target_arch = "x86_64")]
+            Form::Wide(keys) => x86::apply(keys, counter, data, stored),
+            Form::Portable(key) => {
+                if let Some(stored) = stored {
+                    data.iter_mut().zip(stored).for_each(|(byte, stored)| *byte ^= stored);
+                }
+                twin::apply(key.expose(), counter, data);
+            }
         }
     }
-    twin::fill(key, counter, out);
+}
+
+impl Form {
+    fn best(key: &[u8; 32]) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if x86::can_run() {
+            return Form::Wide(x86::RoundKeys::new(key));
+        }
+        Form::Portable(Secret::new(*key))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        clear_stack();
+    }
+}
+
+/// Overwrites what keys that did not fit the registers left on the stack.
+#[inline(never)]
+pub(super) fn clear_stack() {
+    wipe(&mut [0; 4096]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
+    use zeroize::Zeroize;
+
     const ROUND_KEYS: usize = 15;
     const VECTORS: usize = 8;
 
     /// Blocks of one step.
-    pub const STEP_BLOCKS: u64 = 4 * VECTORS as u64;
+    const STEP_BLOCKS: u64 = 4 * VECTORS as u64;
     /// Bytes of one step.
-    pub const STEP_BYTES: usize = 64 * VECTORS;
+    const STEP_BYTES: usize = 64 * VECTORS;
+
+    pub fn can_run() -> bool {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("vaes")
+            && is_x86_feature_detected!("aes")
+    }
+
+    /// The keys of all rounds; wiped on drop.
+    pub struct RoundKeys([__m128i; ROUND_KEYS]);
+
+    impl RoundKeys {
+        pub fn new(key: &[u8; 32]) -> Box<Self> {
+            assert!(can_run(), "the form was chosen by what the CPU can do");
+            let mut keys = Box::new(Self([bytemuck::Zeroable::zeroed(); ROUND_KEYS]));
+            // SAFETY: the processor has the instructions, as just asserted.
+            unsafe { expand(key, &mut keys.0) };
+            keys
+        }
+    }
+
+    impl Drop for RoundKeys {
+        fn drop(&mut self) {
+            self.0.zeroize();
+        }
+    }
+
+    pub fn apply(keys: &RoundKeys, counter: u128, data: &mut [u8], stored: Option<&[u8]>) {
+        // The vectors count in the low half only: what comes after a carry begins anew.
+        let before_carry = (u128::from(u64::MAX) + 1 - u128::from(counter as u64)) * 16;
+        if (data.len() as u128) <= before_carry {
+            // SAFETY: round keys are made only where the processor has the instructions.
+            return unsafe { run(keys, counter, data, stored) };
+        }
+        let (first, rest) = data.split_at_mut(before_carry as usize);
+        let parts = stored.map(|stored| stored.split_at(first.len()));
+        let next = counter.wrapping_add(first.len() as u128 / 16);
+        apply(keys, counter, first, parts.map(|parts| parts.0));
+        apply(keys, next, rest, parts.map(|parts| parts.1));
+    }
 
     #[target_feature(enable = "avx512f,avx512bw,vaes,aes,sse2")]
-    pub fn fill(key: &[u8; 32], counter: u128, out: &mut [u8]) {
-        let keys = expand(key).map(|key| _mm512_broadcast_i32x4(key));
+    fn run(keys: &RoundKeys, counter: u128, data: &mut [u8], stored: Option<&[u8]>) {
+        let keys = keys.0.map(|key| _mm512_broadcast_i32x4(key));
         let (high, low) = ((counter >> 64) as i64, counter as i64);
-        let first = _mm512_set_epi64(low + 3, high, low + 2, high, low + 1, high, low, high);
+        let after = |blocks: i64| low.wrapping_add(blocks);
+        let first = _mm512_set_epi64(after(3), high, after(2), high, after(1), high, low, high);
         let mut counters = [first; VECTORS];
         for (index, vector) in counters.iter_mut().enumerate() {
             *vector = _mm512_add_epi64(first, step(4 * index as i64));
         }
-        let mut pieces = out.chunks_exact_mut(STEP_BYTES);
-        for piece in &mut pieces {
-            encrypt(&keys, &mut counters, piece.try_into().expect("a whole step"));
+        let whole = data.len() / STEP_BYTES * STEP_BYTES;
+        let (steps, rest) = data.split_at_mut(whole);
+        match stored {
+            None => steps.chunks_exact_mut(STEP_BYTES).for_each(|piece| {
+                let stream = encrypt(&keys, &mut counters);
+                add(piece, None, stream);
+            }),
+            Some(stored) => {
+                let pieces =
+                    steps.chunks_exact_mut(STEP_BYTES).zip(stored.chunks_exact(STEP_BYTES));
+                pieces.for_each(|(piece, stored)| {
+                    let stream = encrypt(&keys, &mut counters);
+                    add(piece, Some(stored), stream);
+                });
+            }
         }
-        let rest = pieces.into_remainder();
         if !rest.is_empty() {
-            let mut last = [0; STEP_BYTES];
-            encrypt(&keys, &mut counters, &mut last);
-            rest.copy_from_slice(&last[..rest.len()]);
-            zeroize::Zeroize::zeroize(&mut last);
+            let stream = encrypt(&keys, &mut counters);
+            add(rest, stored.map(|stored| &stored[whole..]), stream);
+        }
+    }
+
+    /// `data ^= stored ^ stream`, for up to a step of bytes.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    fn add(data: &mut [u8], stored: Option<&[u8]>, stream: [__m512i; VECTORS]) {
+        assert!(stored.is_none_or(|stored| stored.len() == data.len()));
+        for (index, (piece, stream)) in data.chunks_mut(64).zip(stream).enumerate() {
+            let mask = if piece.len() == 64 { u64::MAX } else { (1 << piece.len()) - 1 };
+            let place = piece.as_mut_ptr().cast();
+            // SAFETY: the masks keep the accesses within the pieces, which are as long in `stored` as
+            // in `data`; no alignment is asked for.
+            unsafe {
+                let mut mixed = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, place), stream);
+                if let Some(stored) = stored {
+                    let stored =
+                        _mm512_maskz_loadu_epi8(mask, stored.as_ptr().add(64 * index).cast());
+                    mixed = _mm512_xor_si512(mixed, stored);
+                }
+                _mm512_mask_storeu_epi8(place, mask, mixed);
+            }
         }
     }
 
@@ -64,12 +190,13 @@ mod x86 {
         _mm512_set_epi64(blocks, 0, blocks, 0, blocks, 0, blocks, 0)
     }
 
+    /// The key stream of the next step.
     #[target_feature(enable = "avx512f,avx512bw,vaes")]
+    #[inline]
     fn encrypt(
         keys: &[__m512i; ROUND_KEYS],
         counters: &mut [__m512i; VECTORS],
-        out: &mut [u8; STEP_BYTES],
-    ) {
+    ) -> [__m512i; VECTORS] {
         // Both halves of a counter block are big-endian.
         let swap = _mm512_broadcast_i32x4(_mm_set_epi8(
             8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7,
@@ -84,20 +211,15 @@ mod x86 {
                 *vector = _mm512_aesenc_epi128(*vector, *key);
             }
         }
-        for (vector, place) in state.iter().zip(out.chunks_exact_mut(64)) {
-            let block = _mm512_aesenclast_epi128(*vector, keys[ROUND_KEYS - 1]);
-            // SAFETY: `place` has the 64 bytes that are written; no alignment is asked for.
-            unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), block) };
-        }
+        state.map(|vector| _mm512_aesenclast_epi128(vector, keys[ROUND_KEYS - 1]))
     }
 
     #[target_feature(enable = "aes,sse2")]
-    fn expand(key: &[u8; 32]) -> [__m128i; ROUND_KEYS] {
+    fn expand(key: &[u8; 32], keys: &mut [__m128i; ROUND_KEYS]) {
         // SAFETY: both loads stay within the 32 bytes of the key; no alignment is asked for.
         let (mut even, mut odd) = unsafe {
             (_mm_loadu_si128(key.as_ptr().cast()), _mm_loadu_si128(key.as_ptr().add(16).cast()))
         };
-        let mut keys = [_mm_setzero_si128(); ROUND_KEYS];
         (keys[0], keys[1]) = (even, odd);
         macro_rules! round {
             ($index:literal, $constant:literal) => {
@@ -119,7 +241,6 @@ mod x86 {
         round!(5, 0x10);
         round!(6, 0x20);
         round!(7, 0x40);
-        keys
     }
 
     #[target_feature(enable = "sse2")]
@@ -156,6 +277,25 @@ mod tests {
             fill(&[5; 32], counter, &mut ours);
             twin::fill(&[5; 32], counter, &mut theirs);
             prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn a_stream_in_pieces_is_the_whole_stream(
+            key: [u8; 32], counter: u128, blocks in 0usize..70, rest in 0usize..600, stored: bool,
+        ) {
+            let noise = |salt: usize| -> Vec<u8> {
+                (0..16 * blocks + rest).map(|n| (n * 31 + salt) as u8).collect()
+            };
+            let (mut ours, kept) = (noise(1), stored.then(|| noise(9)));
+            let mut theirs = ours.clone();
+            twin::apply(&key, counter, &mut theirs);
+            for (byte, kept) in theirs.iter_mut().zip(kept.iter().flatten()) {
+                *byte ^= kept;
+            }
+            let mut stream = Stream::new(&key, counter);
+            stream.apply(&mut ours[..16 * blocks], kept.as_deref());
+            stream.apply(&mut ours[16 * blocks..], kept.as_ref().map(|kept| &kept[16 * blocks..]));
+            prop_assert!(ours == theirs);
         }
     }
 }

@@ -9,12 +9,14 @@ use crate::kernel;
 use crate::kernel::otp::BLOCK_BYTES;
 
 pub mod align;
+pub mod chacha20;
 pub mod keystream;
 pub mod lookup;
 pub mod otp;
 pub mod pack;
 pub mod pages;
 pub mod pairhmm;
+pub mod secret_pages;
 pub mod share;
 pub mod ungapped;
 

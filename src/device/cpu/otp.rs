@@ -3,8 +3,9 @@
 
 use zeroize::Zeroize;
 
+use super::keystream::Stream;
 use crate::kernel::otp as scalar;
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -109,11 +110,15 @@ impl<'k> Hash<'k> {
     ///
     /// # Panics
     /// When `pad` is shorter than `data`.
-    pub fn seal(&mut self, data: &mut [u8], pad: &[u8]) {
-        match &mut self.portable {
-            Some(hash) => tiles(data, pad, |tile, pad| hash.seal(tile, pad)),
-            None => self.vector(Work::Seal(data, pad)),
-        }
+    pub fn seal<'p>(&mut self, data: &mut [u8], pad: impl Into<Pad<'p>>) {
+        tiles(data, &pad.into(), |tile, pad| match (pad, &mut self.portable) {
+            (Tile::Stored(pad), Some(hash)) => hash.seal(tile, pad),
+            (Tile::Stored(pad), None) => self.vector(Work::Seal(tile, pad)),
+            (Tile::Expanded(stream, stored), _) => {
+                stream.apply(tile, stored);
+                self.update(tile);
+            }
+        });
     }
 
     /// Hashes the ciphertext and decrypts it in place. Whoever calls it must not let the plaintext
@@ -121,11 +126,15 @@ impl<'k> Hash<'k> {
     ///
     /// # Panics
     /// When `pad` is shorter than `data`.
-    pub fn open(&mut self, data: &mut [u8], pad: &[u8]) {
-        match &mut self.portable {
-            Some(hash) => tiles(data, pad, |tile, pad| hash.open(tile, pad)),
-            None => self.vector(Work::Open(data, pad)),
-        }
+    pub fn open<'p>(&mut self, data: &mut [u8], pad: impl Into<Pad<'p>>) {
+        tiles(data, &pad.into(), |tile, pad| match (pad, &mut self.portable) {
+            (Tile::Stored(pad), Some(hash)) => hash.open(tile, pad),
+            (Tile::Stored(pad), None) => self.vector(Work::Open(tile, pad)),
+            (Tile::Expanded(stream, stored), _) => {
+                self.update(tile);
+                stream.apply(tile, stored);
+            }
+        });
     }
 
     /// The hash of all that went in.
@@ -155,13 +164,37 @@ enum Work<'a> {
     Open(&'a mut [u8], &'a [u8]),
 }
 
-/// Bytes that stay in the first-level cache between the XOR and the hash.
+/// Bytes that stay in the first-level cache between one step and the next.
 const TILE_BYTES: usize = 8192;
 
-fn tiles(data: &mut [u8], pad: &[u8], mut each: impl FnMut(&mut [u8], &[u8])) {
-    let pad = &pad[..data.len()];
-    for (tile, pad) in data.chunks_mut(TILE_BYTES).zip(pad.chunks(TILE_BYTES)) {
-        each(tile, pad);
+/// The pad of one tile.
+enum Tile<'t> {
+    Stored(&'t [u8]),
+    /// The stream that gives the next bytes, and what is stored besides.
+    Expanded(&'t mut Stream, Option<&'t [u8]>),
+}
+
+/// Hands the data out in tiles, each with its pad.
+fn tiles(data: &mut [u8], pad: &Pad<'_>, mut each: impl FnMut(&mut [u8], Tile<'_>)) {
+    let pad = pad.slice(0..data.len());
+    let mut expanded = false;
+    for (part, key, counter) in pad.streams() {
+        expanded = true;
+        let mut stream = Stream::new(key, counter);
+        let mut stored = pad.stored().map(|stored| &stored[part.clone()]);
+        for tile in data[part].chunks_mut(TILE_BYTES) {
+            let here = stored.as_mut().map(|rest| {
+                let (here, after) = rest.split_at(tile.len());
+                *rest = after;
+                here
+            });
+            each(tile, Tile::Expanded(&mut stream, here));
+        }
+    }
+    if let (false, Some(stored)) = (expanded, pad.stored()) {
+        for (tile, pad) in data.chunks_mut(TILE_BYTES).zip(stored.chunks(TILE_BYTES)) {
+            each(tile, Tile::Stored(pad));
+        }
     }
 }
 
@@ -169,12 +202,33 @@ fn tiles(data: &mut [u8], pad: &[u8], mut each: impl FnMut(&mut [u8], &[u8])) {
 ///
 /// # Panics
 /// When `pad` is shorter than `data`.
-pub fn xor(data: &mut [u8], pad: &[u8]) {
+pub fn xor<'p>(data: &mut [u8], pad: impl Into<Pad<'p>>) {
+    tiles(data, &pad.into(), |tile, pad| match pad {
+        Tile::Stored(pad) => xor_stored(tile, pad),
+        Tile::Expanded(stream, stored) => stream.apply(tile, stored),
+    });
+}
+
+fn xor_stored(data: &mut [u8], pad: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     if x86::can_run_wide() {
         return x86::xor(data, pad);
     }
     scalar::xor(data, pad);
+}
+
+/// Writes the first bytes of `pad` to `out`.
+///
+/// # Panics
+/// When `pad` is shorter than `out`.
+pub fn write(pad: &Pad<'_>, out: &mut [u8]) {
+    match pad.stored() {
+        Some(stored) => out.copy_from_slice(&stored[..out.len()]),
+        None => out.fill(0),
+    }
+    for (part, key, counter) in pad.slice(0..out.len()).streams() {
+        Stream::new(key, counter).apply(&mut out[part], None);
+    }
 }
 
 /// POLYVAL of `bytes` under `key`, the last block filled with zeros; the length is not hashed.
@@ -217,7 +271,8 @@ mod tests {
         (sealed, tag, data.to_vec(), tag)
     }
 
-    fn actual(key: &HashKey, header: &[u8], data: &[u8], pad: &[u8]) -> Outcome {
+    fn actual<'p>(key: &HashKey, header: &[u8], data: &[u8], pad: impl Into<Pad<'p>>) -> Outcome {
+        let pad = pad.into();
         let length = (data.len() as u64).to_le_bytes();
         let mut sealed = data.to_vec();
         let mut hash = Hash::new(key);
@@ -231,6 +286,33 @@ mod tests {
         hash.open(&mut opened, pad);
         hash.update(&length);
         (sealed, tag, opened, hash.finish())
+    }
+
+    #[test]
+    fn an_expanded_pad_is_the_same_in_every_form() {
+        let expansion =
+            |start, key: u8| scalar::Expansion::new(start, &[key; 32], u128::from(u64::MAX - 9));
+        let expansions = [expansion(0, 1), expansion(4096, 2), expansion(30_000 / 16 * 16, 3)];
+        let stored = noise(40_000, 7);
+        for stored in [None, Some(&stored[..])] {
+            let pad = Pad::new(stored, &expansions, 40_000);
+            for (start, end) in [(0, 40_000), (16, 39_999), (32, 33), (4080, 4112), (64, 64)] {
+                let pad = pad.slice(start..end);
+                let mut bytes = vec![0xee; end - start];
+                write(&pad, &mut bytes);
+                let mut same = vec![0; end - start];
+                scalar::xor(&mut same, pad);
+                assert!(bytes == same);
+                xor(&mut same, pad);
+                assert!(same.iter().all(|byte| *byte == 0));
+                let data = noise(end - start, 5);
+                let want = expected([9; 16], b"header", &data, &bytes);
+                for form in Form::available() {
+                    let key = HashKey::with_form(&[9; 16], form);
+                    assert!(want == actual(&key, b"header", &data, pad), "{form:?} {start}..{end}");
+                }
+            }
+        }
     }
 
     fn check_all_forms(key: [u8; 16], header: &[u8], data: &[u8], pad: &[u8]) {

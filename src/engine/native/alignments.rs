@@ -1,7 +1,7 @@
-//! The alignments as a file: BAM with its index, or CRAM, in coordinate order.
+//! The alignments as a file, BAM or CRAM, in coordinate order, and its index.
 //!
-//! Bins are encoded and compressed in parallel. A bin begins a new BGZF block, so the bytes are the
-//! same for any number of threads.
+//! Bins are encoded and compressed in parallel. A bin begins a new BGZF block or a new slice, so the
+//! bytes are the same for any number of threads.
 
 use std::io::Write;
 
@@ -12,8 +12,9 @@ use noodles::csi::binning_index::index::reference_sequence::index::LinearIndex;
 
 use super::Native;
 use super::aligned::AlignedRead;
-use super::bam::{Encoder, header};
-use super::cram::CramWriter;
+use super::bam::{Encoder, contig_digests, header, header_text};
+use super::cram::CramFile;
+use super::cram_slice::{Slice, SliceWriter};
 use super::duplicates::Duplicates;
 use super::extend::span;
 use super::order::{Bins, UNPLACED};
@@ -28,7 +29,7 @@ const LEVEL: u8 = 4;
 /// Records of reads without a place that are compressed together.
 const UNPLACED_BYTES: usize = 32 * BLOCK_BYTES;
 
-/// Writes the alignments; gives the content of the index (`.bai`), empty for CRAM.
+/// Writes the alignments; gives the content of the index, `.bai` or `.crai`.
 ///
 /// Errors: the output's and the scratch file's.
 pub fn write(
@@ -39,31 +40,64 @@ pub fn write(
     meters: &Meters,
     out: &mut (dyn Write + Send),
 ) -> Result<Vec<u8>, Error> {
-    let head = header(request, &crate::engine::Engine::version(engine));
+    let version = crate::engine::Engine::version(engine);
     let failed = |source| Error::Output { what: "the alignments", source };
+    let each = Each { request, bins, duplicates, meters };
     match request.format {
         AlignmentFormat::Bam => {
-            let mut file = BamFile::new(out, &head).map_err(failed)?;
-            each_piece(request, bins, duplicates, meters, Blocks, |piece| {
-                file.add(&piece).map_err(failed)
-            })?;
+            let mut file = BamFile::new(out, &header(request, &version)).map_err(failed)?;
+            let encoder = &Encoder::new(request);
+            each.piece(|| Blocks { encoder }, |piece| file.add(&piece).map_err(failed))?;
             file.finish(request.reference.contigs.len()).map_err(failed)
         }
         AlignmentFormat::Cram => {
-            let mut file = CramWriter::new(engine, request, &head, out).map_err(failed)?;
-            each_piece(request, bins, duplicates, meters, Plain, |piece| {
-                file.add(&piece.bytes).map_err(failed)
+            let digests = contig_digests(request.reference, request.threads);
+            let text = header_text(request, &version, &digests);
+            let mut file = CramFile::new(out, &text).map_err(failed)?;
+            let groups = request.read_groups.len();
+            let slices = || Slices(SliceWriter::new(request.reference, groups));
+            each.piece(slices, |piece: Encoded| {
+                piece.0.iter().try_for_each(|slice| file.add(slice)).map_err(failed)
             })?;
-            file.finish().map_err(failed)?;
-            Ok(Vec::new())
+            file.finish().map_err(failed)
         }
     }
 }
 
-/// Records of one bin.
+/// Reads in order, with their names.
+type Named = [(AlignedRead, Vec<u8>)];
+
+/// What becomes of the reads of one bin.
+trait Packing {
+    /// What they are made to.
+    type Piece: Weigh + Send;
+
+    fn pack(&mut self, reads: &Named) -> Self::Piece;
+}
+
+/// CRAM slices of one bin.
+struct Encoded(Vec<Slice>);
+
+impl Weigh for Encoded {
+    fn weight(&self) -> u64 {
+        self.0.iter().map(|slice| slice.blocks.len() as u64).sum()
+    }
+}
+
+struct Slices<'a>(SliceWriter<'a>);
+
+impl Packing for Slices<'_> {
+    type Piece = Encoded;
+
+    fn pack(&mut self, reads: &Named) -> Encoded {
+        Encoded(self.0.slices(reads))
+    }
+}
+
+/// BAM records of one bin.
 #[derive(Default)]
 struct Piece {
-    /// The records, compressed or not.
+    /// The records, compressed.
     bytes: Vec<u8>,
     /// What the index needs of each record.
     marks: Vec<Mark>,
@@ -85,111 +119,99 @@ struct Mark {
     to: VirtualOffset,
 }
 
-/// What becomes of a piece's records.
-trait Packing: Clone + Send + Sync {
-    fn pack(&mut self, records: Vec<u8>, piece: &mut Piece, ends: &[usize]);
-}
-
-#[derive(Clone)]
-struct Plain;
-
-impl Packing for Plain {
-    fn pack(&mut self, records: Vec<u8>, piece: &mut Piece, _: &[usize]) {
-        piece.bytes = records;
-    }
-}
-
 /// Compresses records into BGZF blocks.
-#[derive(Clone)]
-struct Blocks;
+struct Blocks<'a> {
+    encoder: &'a Encoder<'a>,
+}
 
-impl Packing for Blocks {
-    fn pack(&mut self, records: Vec<u8>, piece: &mut Piece, ends: &[usize]) {
-        let mut deflater = Deflater::new(LEVEL);
-        let mut starts = Vec::with_capacity(records.len() / BLOCK_BYTES + 2);
-        for text in records.chunks(BLOCK_BYTES) {
-            starts.push(piece.bytes.len() as u64);
-            deflater.block(text, &mut piece.bytes);
+impl Packing for Blocks<'_> {
+    type Piece = Piece;
+
+    fn pack(&mut self, reads: &Named) -> Piece {
+        let (mut records, mut ends, mut piece) = (Vec::new(), Vec::new(), Piece::default());
+        for (read, name) in reads {
+            self.encoder.add(read, name, &mut records);
+            ends.push(records.len());
+            piece.marks.push(Mark {
+                contig: read.contig,
+                start: read.position,
+                end: read.position.saturating_add(span(&read.cigar).max(1)),
+                mapped: read.flags & UNMAPPED == 0,
+                from: VirtualOffset::default(),
+                to: VirtualOffset::default(),
+            });
         }
+        compress(&records, &ends, &mut piece);
+        piece
+    }
+}
+
+fn compress(records: &[u8], ends: &[usize], piece: &mut Piece) {
+    let mut deflater = Deflater::new(LEVEL);
+    let mut starts = Vec::with_capacity(records.len() / BLOCK_BYTES + 2);
+    for text in records.chunks(BLOCK_BYTES) {
         starts.push(piece.bytes.len() as u64);
-        let offset = |at: usize| {
-            let block = if at == records.len() { starts.len() - 1 } else { at / BLOCK_BYTES };
-            let within = if at == records.len() { 0 } else { at % BLOCK_BYTES };
-            VirtualOffset::new(starts[block], within)
-        };
-        let mut from = 0;
-        for (mark, &end) in piece.marks.iter_mut().zip(ends) {
-            (mark.from, mark.to) = (offset(from), offset(end));
-            from = end;
-        }
+        deflater.block(text, &mut piece.bytes);
+    }
+    starts.push(piece.bytes.len() as u64);
+    let offset = |at: usize| {
+        let block = if at == records.len() { starts.len() - 1 } else { at / BLOCK_BYTES };
+        let within = if at == records.len() { 0 } else { at % BLOCK_BYTES };
+        VirtualOffset::new(starts[block], within)
+    };
+    let mut from = 0;
+    for (mark, &end) in piece.marks.iter_mut().zip(ends) {
+        (mark.from, mark.to) = (offset(from), offset(end));
+        from = end;
     }
 }
 
-/// Encodes reads into one piece.
-fn piece_of<'r>(
-    encoder: &Encoder<'_>,
-    packing: &mut impl Packing,
-    reads: impl Iterator<Item = (&'r AlignedRead, &'r [u8])>,
-) -> Piece {
-    let (mut records, mut ends, mut piece) = (Vec::new(), Vec::new(), Piece::default());
-    for (read, name) in reads {
-        encoder.add(read, name, &mut records);
-        ends.push(records.len());
-        piece.marks.push(Mark {
-            contig: read.contig,
-            start: read.position,
-            end: read.position.saturating_add(span(&read.cigar).max(1)),
-            mapped: read.flags & UNMAPPED == 0,
-            from: VirtualOffset::default(),
-            to: VirtualOffset::default(),
-        });
-    }
-    packing.pack(records, &mut piece, &ends);
-    piece
+/// The ordered reads of a request.
+struct Each<'a, 'r> {
+    request: &'a CallRequest<'r>,
+    bins: &'a Bins,
+    duplicates: &'a Duplicates,
+    meters: &'a Meters,
 }
 
-/// Passes the records of all bins to `take`: those with a place in coordinate order, then the
-/// others.
-fn each_piece(
-    request: &CallRequest<'_>,
-    bins: &Bins,
-    duplicates: &Duplicates,
-    meters: &Meters,
-    packing: impl Packing,
-    mut take: impl FnMut(Piece) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let encoder = Encoder::new(request);
-    std::thread::scope(|scope| {
-        let numbers = (UNPLACED + 1..bins.count()).filter(|&bin| !bins.is_empty(bin));
-        let (encoder, one) = (&encoder, packing.clone());
-        let work = move |bin: Bin| {
-            let reads = bins
-                .ordered(bin.0, duplicates)
-                .map_err(|error| flow::Error::in_stage("alignments", error))?;
-            let reads = reads.iter().map(|(read, name)| (read, &name[..]));
-            Ok(piece_of(encoder, &mut one.clone(), reads))
-        };
-        let pieces = Flow::source(meters, "bins", numbers.map(|bin| Ok(Bin(bin))));
-        for piece in pieces.map_parallel(scope, "alignments", request.threads, work) {
-            take(piece?)?;
-        }
-        Ok::<(), Error>(())
-    })?;
-    let (mut packing, mut waiting, mut bytes) = (packing, Vec::new(), 0);
-    bins.each_unplaced(|read, name| {
-        bytes += read.bases.len() * 2 + name.len();
-        waiting.push((read, name.to_vec()));
-        if bytes < UNPLACED_BYTES {
-            return Ok(());
-        }
-        bytes = 0;
-        let reads = waiting.iter().map(|(read, name)| (read, &name[..]));
-        let piece = piece_of(&encoder, &mut packing, reads);
-        waiting.clear();
-        take(piece)
-    })?;
-    let reads = waiting.iter().map(|(read, name)| (read, &name[..]));
-    take(piece_of(&encoder, &mut packing, reads))
+impl Each<'_, '_> {
+    /// Passes the reads of all bins, packed, to `take`: those with a place in coordinate order, then
+    /// the others.
+    fn piece<P: Packing>(
+        &self,
+        packing: impl Fn() -> P + Sync,
+        mut take: impl FnMut(P::Piece) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        std::thread::scope(|scope| {
+            let bins = self.bins;
+            let numbers = (UNPLACED + 1..bins.count()).filter(|&bin| !bins.is_empty(bin));
+            let work = |bin: Bin| {
+                let reads = bins
+                    .ordered(bin.0, self.duplicates)
+                    .map_err(|error| flow::Error::in_stage("alignments", error))?;
+                Ok(packing().pack(&reads))
+            };
+            let numbered = Flow::source(self.meters, "bins", numbers.map(|bin| Ok(Bin(bin))));
+            let workers = self.request.threads;
+            for piece in numbered.map_parallel(scope, "alignments", workers, work) {
+                take(piece?)?;
+            }
+            Ok::<(), Error>(())
+        })?;
+        let (mut packing, mut waiting, mut bytes) = (packing(), Vec::new(), 0);
+        self.bins.each_unplaced(|read, name| {
+            bytes += read.bases.len() * 2 + name.len();
+            waiting.push((read, name.to_vec()));
+            if bytes < UNPLACED_BYTES {
+                return Ok(());
+            }
+            bytes = 0;
+            let piece = packing.pack(&waiting);
+            waiting.clear();
+            take(piece)
+        })?;
+        take(packing.pack(&waiting))
+    }
 }
 
 struct Bin(usize);

@@ -1,19 +1,21 @@
 //! Records and header of BAM (SAM specification, section 4.2), before compression.
 
+use md5::{Digest, Md5};
+
 use super::aligned::AlignedRead;
 use super::extend::span;
+use super::index_build::in_parallel;
 use super::mismatch::describe;
 use super::place::{NOWHERE, UNMAPPED};
-use crate::engine::{AlignmentFormat, CallRequest};
+use crate::engine::CallRequest;
 use crate::genome::Reference;
+use crate::genome::reference::{BASE_LETTERS, Contig};
 
 /// Turns reads into BAM records.
 pub struct Encoder<'a> {
     reference: &'a Reference,
     /// The `RG` tag of each read group.
     tags: Vec<Vec<u8>>,
-    /// Whether records say how they differ from the reference: CRAM does so by itself.
-    described: bool,
 }
 
 impl<'a> Encoder<'a> {
@@ -21,8 +23,7 @@ impl<'a> Encoder<'a> {
     pub fn new(request: &CallRequest<'a>) -> Self {
         let tag = |id: &String| [b"RGZ", id.as_bytes(), b"\0"].concat();
         let tags = request.read_groups.iter().map(|group| tag(&group.id)).collect();
-        let described = request.format == AlignmentFormat::Bam;
-        Self { reference: request.reference, tags, described }
+        Self { reference: request.reference, tags }
     }
 
     /// Appends one read with its length before it.
@@ -55,23 +56,24 @@ impl<'a> Encoder<'a> {
         record[before..before + 4].copy_from_slice(&bytes.to_le_bytes());
     }
 
+    /// `MD`, `NM` and `RG`, in the order in which readers of CRAM give them.
     fn add_tags(&self, read: &AlignedRead, record: &mut Vec<u8>) {
-        if let Some(tag) = self.tags.get(usize::from(read.read_group)) {
-            record.extend_from_slice(tag);
-        }
         let contig = self.reference.contigs.get(read.contig as usize);
-        if let Some(contig) = contig.filter(|_| self.described && read.flags & UNMAPPED == 0) {
+        if let Some(contig) = contig.filter(|_| read.flags & UNMAPPED == 0) {
             record.extend(b"MDZ");
             let distance = describe(read, &contig.bases, record);
             record.extend(b"\0NMI");
             record.extend(distance.to_le_bytes());
+        }
+        if let Some(tag) = self.tags.get(usize::from(read.read_group)) {
+            record.extend_from_slice(tag);
         }
     }
 }
 
 /// Header of a BAM, before compression.
 pub fn header(request: &CallRequest<'_>, version: &str) -> Vec<u8> {
-    header_bytes(request.reference, &header_text(request, version))
+    header_bytes(request.reference, &header_text(request, version, &[]))
 }
 
 fn place(number: u32) -> [u8; 4] {
@@ -93,12 +95,33 @@ fn header_bytes(reference: &Reference, text: &str) -> Vec<u8> {
     out
 }
 
-fn header_text(request: &CallRequest<'_>, version: &str) -> String {
+/// MD5 of each contig's bases as letters, for `M5` of the header, which CRAM wants. Where the FASTA
+/// file has a IUPAC code the engine knows an N.
+pub fn contig_digests(reference: &Reference, threads: usize) -> Vec<String> {
+    let mut digests = vec![String::new(); reference.contigs.len()];
+    let jobs = reference.contigs.iter().zip(&mut digests).collect();
+    in_parallel(threads, jobs, |(contig, digest): (&Contig, &mut String)| {
+        let mut hasher = Md5::new();
+        for codes in contig.bases.chunks(1 << 16) {
+            let letter = |&code: &u8| BASE_LETTERS[usize::from(code).min(4)];
+            hasher.update(codes.iter().map(letter).collect::<Vec<u8>>());
+        }
+        *digest = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    });
+    digests
+}
+
+/// The text of a header; `digests` of the contigs, where they are wanted.
+pub fn header_text(request: &CallRequest<'_>, version: &str, digests: &[String]) -> String {
     use std::fmt::Write;
     let mut text = String::from("@HD\tVN:1.6\tSO:coordinate\n");
     // Writing to a String cannot fail.
-    for contig in &request.reference.contigs {
-        let _ = writeln!(text, "@SQ\tSN:{}\tLN:{}", contig.name, contig.bases.len());
+    for (number, contig) in request.reference.contigs.iter().enumerate() {
+        let _ = write!(text, "@SQ\tSN:{}\tLN:{}", contig.name, contig.bases.len());
+        if let Some(digest) = digests.get(number) {
+            let _ = write!(text, "\tM5:{digest}");
+        }
+        text.push('\n');
     }
     for group in &request.read_groups {
         let _ = write!(text, "@RG\tID:{}", group.id);

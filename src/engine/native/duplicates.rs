@@ -3,13 +3,15 @@
 //! The ends are the first sequenced bases, clips undone, with their strands and the library; of
 //! equal templates the one with the highest base qualities stays, of equally good ones the first.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use super::aligned::AlignedRead;
 use super::extend::{SOFT_CLIP, span};
 use super::index_build::in_parallel;
 use super::place::{REVERSE, UNMAPPED};
+use super::spill::{self, Extent, Spill};
+use crate::engine::Room;
 
 /// What makes a template a duplicate of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,31 +75,72 @@ fn mix(value: u64) -> u64 {
     value ^ value >> 31
 }
 
-/// Signatures of all templates, by the first bits of their hash.
+/// Signatures of all templates, by the first bits of their hash; beyond the memory's limit they go
+/// sealed through a scratch file.
 pub struct Collector {
     parts: Vec<Vec<Signature>>,
+    extents: Vec<Vec<Extent>>,
+    /// Signatures in memory.
+    held: usize,
     templates: u64,
+    room: Room,
+    spill: Option<Spill>,
 }
 
 const PARTS: usize = 256;
 
+/// Bytes of a signature in the scratch file.
+const SIGNATURE_BYTES: usize = 16;
+
 impl Collector {
-    /// None yet.
-    pub fn new() -> Self {
-        Self { parts: vec![Vec::new(); PARTS], templates: 0 }
+    /// None yet; at most `room.memory` bytes of signatures are held.
+    pub fn new(room: Room) -> Self {
+        let (parts, extents) = (vec![Vec::new(); PARTS], vec![Vec::new(); PARTS]);
+        Self { parts, extents, held: 0, templates: 0, room, spill: None }
     }
 
-    /// Adds a template's signature.
-    pub fn add(&mut self, signature: Signature) {
+    /// Adds a template's signature. Errors: the scratch file's.
+    pub fn add(&mut self, signature: Signature) -> Result<(), spill::Error> {
         self.templates = self.templates.max((signature.rank & ((1 << TEMPLATE_BITS) - 1)) + 1);
         self.parts[(signature.ends >> 56) as usize].push(signature);
+        self.held += 1;
+        // Lists grow by doubling: up to half of their memory is empty.
+        let full = 2 * self.held * SIGNATURE_BYTES > self.room.memory.0 as usize;
+        if full { self.set_aside() } else { Ok(()) }
     }
 
-    /// Finds the duplicates.
-    pub fn mark(self, threads: usize) -> Duplicates {
+    fn set_aside(&mut self) -> Result<(), spill::Error> {
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            none => none.insert(Spill::new(&self.room.scratch)?),
+        };
+        for (part, extents) in self.parts.iter_mut().zip(&mut self.extents) {
+            if !part.is_empty() {
+                let bytes = |own: &Signature| [own.ends.to_le_bytes(), own.rank.to_le_bytes()];
+                extents.push(spill.add(&[part.iter().flat_map(bytes).flatten().collect()])?);
+                part.clear();
+            }
+        }
+        self.held = 0;
+        spill.flush()
+    }
+
+    /// Bytes in the scratch file.
+    pub fn spilled(&self) -> u64 {
+        self.spill.as_ref().map_or(0, Spill::bytes)
+    }
+
+    /// Finds the duplicates. Errors: the scratch file's.
+    pub fn mark(self, threads: usize) -> Result<Duplicates, spill::Error> {
         let bits: Vec<AtomicU64> =
             (0..self.templates.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        in_parallel(threads, self.parts, |mut part| {
+        let (spill, failed) = (self.spill.as_ref(), Mutex::new(None));
+        let parts = self.parts.into_iter().zip(self.extents).collect();
+        in_parallel(threads, parts, |(mut part, extents)| {
+            if let Err(error) = read_back(spill, &extents, &mut part) {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return;
+            }
             part.sort_unstable();
             for same in part.chunk_by(|a, b| a.ends == b.ends) {
                 for copy in &same[1..] {
@@ -106,8 +149,28 @@ impl Collector {
                 }
             }
         });
-        Duplicates { bits: bits.into_iter().map(AtomicU64::into_inner).collect() }
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(Duplicates { bits: bits.into_iter().map(AtomicU64::into_inner).collect() }),
+        }
     }
+}
+
+/// Adds the signatures of some extents to `part`.
+fn read_back(
+    spill: Option<&Spill>,
+    extents: &[Extent],
+    part: &mut Vec<Signature>,
+) -> Result<(), spill::Error> {
+    let Some(spill) = spill else { return Ok(()) };
+    for extent in extents {
+        let bytes = spill.read(extent)?;
+        part.extend(bytes.as_chunks::<SIGNATURE_BYTES>().0.iter().map(|bytes| {
+            let both = u128::from_le_bytes(*bytes);
+            Signature { ends: both as u64, rank: (both >> 64) as u64 }
+        }));
+    }
+    Ok(())
 }
 
 /// The templates that are duplicates.
@@ -135,7 +198,7 @@ impl<T: Default> Stock<T> {
 
     /// Lends an object, a new one when all are lent.
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        let lock = || self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut object = lock().pop().unwrap_or_default();
         let result = work(&mut object);
         lock().push(object);
@@ -146,6 +209,7 @@ impl<T: Default> Stock<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ByteCount;
 
     fn read(template: u64, position: u32, reverse: bool, quality: u8, clip: u32) -> AlignedRead {
         let mut cigar = vec![(50 - clip) << 4];
@@ -169,12 +233,19 @@ mod tests {
     }
 
     fn duplicates(pairs: &[[AlignedRead; 2]], libraries: &[u16]) -> Vec<u64> {
-        let mut collector = Collector::new();
-        for (pair, &library) in pairs.iter().zip(libraries) {
-            collector.add(signature(&[&pair[0], &pair[1]], &[5000], library).unwrap());
-        }
-        let found = collector.mark(3);
-        (0..pairs.len() as u64).filter(|&template| found.contains(template)).collect()
+        let folder = tempfile::tempdir().unwrap();
+        let mut found = [0, 100, 1 << 20].map(|bytes| {
+            let room = Room { memory: ByteCount(bytes), scratch: folder.path().into() };
+            let mut collector = Collector::new(room);
+            for (pair, &library) in pairs.iter().zip(libraries) {
+                collector.add(signature(&[&pair[0], &pair[1]], &[5000], library).unwrap()).unwrap();
+            }
+            assert_eq!(collector.spilled() > 0, 32 * pairs.len() as u64 > bytes);
+            let found = collector.mark(3).unwrap();
+            (0..pairs.len() as u64).filter(|&template| found.contains(template)).collect()
+        });
+        assert!(found.windows(2).all(|two: &[Vec<u64>]| two[0] == two[1]));
+        std::mem::take(&mut found[0])
     }
 
     fn pair(template: u64, start: u32, end: u32, quality: u8, clip: u32) -> [AlignedRead; 2] {

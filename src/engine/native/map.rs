@@ -238,14 +238,29 @@ impl Workspace {
         };
         let length = view.codes.len() as i32;
         let best = self.hits[read].iter().map(|hit| hit.score).max().unwrap_or(0);
-        // Beside a nearly perfect place, one that needs a gap can only be second.
-        let bar = if best >= length - 12 { best - 40 } else { i32::MIN };
-        let doubtful = |hit: &&mut Hit| hit.doubtful && hit.score >= bar;
-        for hit in self.hits[read].iter_mut().filter(doubtful).take(REFINED_MAX) {
+        // Beside a place without a gap that is as good, one that needs a gap can only be second.
+        let gapped = length - i32::from(scores.gap_open + scores.gap_extend);
+        let bar = if best >= gapped { best - 40 } else { i32::MIN };
+        let hits = &mut self.hits[read];
+        let mut left = REFINED_MAX;
+        for number in 0..hits.len() {
+            let (before, [hit, ..]) = hits.split_at_mut(number) else { break };
+            if left == 0 || !hit.doubtful || hit.score < bar {
+                continue;
+            }
+            // Two diagonals of one alignment: it has been found from the first.
+            if before.iter().any(|other| other.runs.is_some() && is_repeated(other, hit)) {
+                continue;
+            }
             self.bench.refine(index.genome(), &view, hit, scores);
+            left -= 1;
         }
-        drop_repeated(&mut self.hits[read]);
+        drop_repeated(hits);
     }
+}
+
+fn is_repeated(a: &Hit, b: &Hit) -> bool {
+    a.reverse == b.reverse && (a.start == b.start || a.end == b.end)
 }
 
 /// Keeps one of several hits that came to lie at the same place.
@@ -253,10 +268,7 @@ fn drop_repeated(hits: &mut Vec<Hit>) {
     if hits.len() > 1 && hits.iter().any(|hit| hit.runs.is_some()) {
         let mut kept: Vec<Hit> = Vec::with_capacity(hits.len());
         for hit in hits.drain(..) {
-            let same = |other: &&mut Hit| {
-                other.reverse == hit.reverse && (other.start == hit.start || other.end == hit.end)
-            };
-            match kept.iter_mut().find(same) {
+            match kept.iter_mut().find(|other| is_repeated(other, &hit)) {
                 Some(other) if other.score < hit.score => *other = hit,
                 Some(_) => {}
                 None => kept.push(hit),
@@ -474,7 +486,7 @@ fn scan(index: &Index, view: &ReadView<'_>, reverse: bool, low: u32, high: u32) 
     if whole.0 <= limit {
         add(whole.1);
     }
-    if part.0 <= 5 && part.1 != whole.1 {
+    if part.0 <= 5 && (part.1 != whole.1 || whole.0 > limit) {
         add(part.1);
     }
     found

@@ -3,7 +3,7 @@
 use super::AlignedRead;
 use super::extend::{DELETION, INSERTION, MATCH, SOFT_CLIP};
 use super::place::{DUPLICATE, FIRST, LAST, MATE_UNMAPPED, PAIRED, PROPER, UNMAPPED};
-use crate::engine::metrics::{Metrics, RegionMetrics};
+use crate::engine::metrics::{ReadMetrics, RegionMetrics};
 use crate::genome::Reference;
 
 const Q30: u8 = 30;
@@ -11,12 +11,15 @@ const Q30: u8 = 30;
 /// MAPQ that counts as confident for mates on different contigs.
 const CONFIDENT: u8 = 10;
 
-impl Metrics {
-    /// Counts a read as it comes from the mapper: what does not depend on other reads.
-    pub fn add(&mut self, read: &AlignedRead) {
+impl ReadMetrics {
+    /// Counts a read as it comes from the mapper, `adapter` bases cut off: what does not depend on
+    /// other reads.
+    pub fn add(&mut self, read: &AlignedRead, adapter: usize) {
         let flag = |flag: u16| read.flags & flag != 0;
         let mate = &mut self.mates[usize::from(flag(LAST))];
         mate.reads += 1;
+        mate.adapter_reads += u64::from(adapter > 0);
+        mate.adapter_bases += adapter as u64;
         mate.bases += read.bases.len() as u64;
         let good = read.qualities.iter().filter(|&&quality| quality >= Q30).count();
         mate.q30_bases += good as u64;
@@ -63,8 +66,14 @@ pub fn region(
     for read in reads {
         let duplicate = read.flags & DUPLICATE != 0;
         let stop = if duplicate { 0 } else { counted_end(read) };
-        let mate = &mut metrics.mates[usize::from(read.flags & LAST != 0)];
         let begins_here = (start..end).contains(&read.position);
+        let number = usize::from(read.read_group);
+        if metrics.groups.len() <= number {
+            metrics.groups.resize_with(number + 1, ReadMetrics::default);
+        }
+        let group = &mut metrics.groups[number];
+        group.duplicates += u64::from(begins_here && duplicate);
+        let mate = &mut group.mates[usize::from(read.flags & LAST != 0)];
         let (mut at, mut of_read) = (read.position, 0usize);
         for &op in &read.cigar {
             let length = op >> 4;
@@ -124,6 +133,7 @@ fn tally(steps: &[i32], metrics: &mut RegionMetrics) {
 mod tests {
     use super::super::simulate::{Random, reference_of};
     use super::*;
+    use crate::engine::metrics::Metrics;
 
     fn read(position: u32, cigar: &[(u32, u32)], flags: u16, mate_position: u32) -> AlignedRead {
         let taken = cigar.iter().filter(|op| op.1 != DELETION).map(|op| op.0 as usize).sum();
@@ -174,7 +184,7 @@ mod tests {
             for (depth, &count) in contig.counts.each().iter().enumerate() {
                 assert_eq!(count as usize, depths.iter().filter(|&&d| d == depth as u64).count());
             }
-            let mate = &metrics.mates[0];
+            let mate = &metrics.total.mates[0];
             assert_eq!((mate.clipped_bases, mate.aligned_bases), (1500, 30_000));
             // The reads are of another base than the reference throughout.
             assert_eq!(mate.mismatched_bases, 30_000);
@@ -190,30 +200,39 @@ mod tests {
         ];
         let metrics = region(&reference, 0, 0, 300, &reads);
         assert_eq!((metrics.bases, metrics.bounds), (160, (0, 1)));
-        assert_eq!(metrics.mates[0].mismatched_bases, 0);
+        assert_eq!(metrics.groups[0].mates[0].mismatched_bases, 0);
     }
 
     #[test]
     fn reads_are_counted_by_their_flags() {
-        let mut metrics = Metrics::default();
+        let mut reads = ReadMetrics::default();
         let mut first = read(0, &[(100, MATCH)], PAIRED | PROPER | FIRST, 200);
         first.template_length = 300;
-        metrics.add(&first);
+        reads.add(&first, 0);
         let mut last =
             read(200, &[(50, MATCH), (2, INSERTION), (48, MATCH)], PAIRED | PROPER | LAST, 0);
         last.qualities[0] = 2;
-        metrics.add(&last);
-        metrics.add(&read(0, &[(100, MATCH)], PAIRED | FIRST | MATE_UNMAPPED, 0));
-        metrics.add(&read(0, &[(100, MATCH)], PAIRED | LAST | UNMAPPED, 0));
+        reads.add(&last, 7);
+        reads.add(&read(0, &[(100, MATCH)], PAIRED | FIRST | MATE_UNMAPPED, 0), 0);
+        reads.add(&read(0, &[(100, MATCH)], PAIRED | LAST | UNMAPPED, 0), 0);
         let mut far = read(0, &[(100, MATCH)], PAIRED | FIRST, 0);
         far.mate_contig = 1;
-        metrics.add(&far);
+        reads.add(&far, 0);
+        let mut metrics = Metrics::new([("a", "one"), ("b", "two")]);
+        metrics.merge(0, &reads);
+        metrics.merge(1, &reads);
         metrics.finish(&reference_of(&[vec![0; 10]]), None);
-        let reads = metrics.reads();
-        assert_eq!((reads.reads, reads.mapped, reads.gapped), (5, 4, 1));
-        assert_eq!((reads.bases, reads.q30_bases), (500, 499));
-        assert_eq!((metrics.both_mapped, metrics.singletons, metrics.properly_paired), (3, 1, 2));
-        assert_eq!((metrics.mate_elsewhere, metrics.mate_elsewhere_confident), (1, 1));
-        assert_eq!((metrics.insert.median, metrics.mapping_quality), (300, [0, 0, 0, 0, 4]));
+        let both = reads.both();
+        assert_eq!((both.reads, both.mapped, both.gapped), (5, 4, 1));
+        assert_eq!((both.bases, both.q30_bases), (500, 499));
+        assert_eq!((both.adapter_reads, both.adapter_bases), (1, 7));
+        assert_eq!((reads.both_mapped, reads.singletons, reads.properly_paired), (3, 1, 2));
+        assert_eq!((reads.mate_elsewhere, reads.mate_elsewhere_confident), (1, 1));
+        assert_eq!(reads.mapping_quality, [0, 0, 0, 0, 4]);
+        assert_eq!((metrics.total.both().reads, metrics.groups[1].reads.both().reads), (10, 5));
+        assert_eq!(
+            (metrics.total.insert.median, metrics.groups[1].reads.insert.median),
+            (300, 300)
+        );
     }
 }

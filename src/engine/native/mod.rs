@@ -11,6 +11,8 @@ mod bam;
 pub mod call;
 mod candidate;
 mod cram;
+mod cram_block;
+mod cram_slice;
 mod duplicates;
 mod extend;
 pub mod index;

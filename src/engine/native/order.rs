@@ -308,7 +308,7 @@ mod tests {
         }
         assert_eq!(bins.spilled().0 > 0, spills);
         all.sort_by_key(|read| (read.position, read.template));
-        let duplicates = Collector::new().mark(1);
+        let duplicates = Collector::new(Room::default()).mark(1).unwrap();
         for (contig, start, end) in [
             (0, 0, 1000),
             (0, 32_760, 65_600),

@@ -1,7 +1,11 @@
 //! From places to aligned reads: flags, clips and mate fields as SAM has them.
+//!
+//! Where the two mates of a proper pair read through their template and agree on it base by base,
+//! what lies beyond its ends is adapter, no part of the sample: it is cut off, as a trimmer would
+//! have done before mapping. Where they do not agree it is only clipped.
 
 use super::aligned::AlignedRead;
-use super::extend::{Hit, span, trim};
+use super::extend::{Hit, SOFT_CLIP, span, trim};
 use super::map::{CODES, Placed};
 use super::packed::PackedGenome;
 use crate::genome::{Layout, ReadBatch};
@@ -40,6 +44,20 @@ struct Laid {
     quality: u8,
 }
 
+impl Laid {
+    /// Takes `count` clipped bases off the end that was sequenced last; whether that was done.
+    fn cut(&mut self, count: u32) -> bool {
+        let op = if self.reverse { self.cigar.first_mut() } else { self.cigar.last_mut() };
+        let Some(op) = op.filter(|op| count > 0 && **op & 15 == SOFT_CLIP && **op >> 4 >= count)
+        else {
+            return false;
+        };
+        *op -= count << 4;
+        self.cigar.retain(|op| op >> 4 > 0);
+        true
+    }
+}
+
 /// Turns the places of a template into its aligned reads, first read first.
 pub fn aligned(
     genome: &PackedGenome,
@@ -51,17 +69,23 @@ pub fn aligned(
     let per_template = if batch.layout == Layout::Paired { 2 } else { 1 };
     let first = template * per_template;
     let count = per_template.min(batch.len() - first);
-    let laid = [0, 1].map(|mate| {
+    let mut laid = [0, 1].map(|mate| {
         let place = placed.reads[mate].as_ref()?;
         let limits = ends_of_template(placed, mate);
         let length = batch.bases(first + mate).len() as u32;
         lay(genome, &place.hit, length, limits, place.quality)
     });
+    let cut = if count == 2 { adapters(batch, first, placed) } else { [0; 2] };
     for mate in 0..count {
+        let whole = laid[mate].as_mut().is_none_or(|laid| !laid.cut(cut[mate]));
         let paired = count == 2;
         let other = laid[1 - mate].as_ref().filter(|_| paired);
         let own = laid[mate].as_ref();
         let mut read = unplaced(batch, template, first + mate);
+        if !whole {
+            read.bases.truncate(read.bases.len() - cut[mate] as usize);
+            read.qualities.truncate(read.bases.len());
+        }
         set_flags(&mut read, own, other, paired.then_some(mate), placed.proper);
         set_place(&mut read, own, other, mate);
         if own.is_some_and(|laid| laid.reverse) {
@@ -81,6 +105,41 @@ fn ends_of_template(placed: &Placed, mate: usize) -> (u32, u32) {
         (true, false) => (0, other.hit.end),
         (true, true) => (other.hit.start, u32::MAX),
     }
+}
+
+/// Bases that the two mates of a proper pair agree on at least; of a hundred at most so many differ.
+const AGREED_BASES_MIN: usize = 20;
+const DIFFERENT_PERCENT_MAX: usize = 10;
+
+/// Adapter bases at the end of each mate; none where the mates do not bear each other out.
+fn adapters(batch: &ReadBatch, first: usize, placed: &Placed) -> [u32; 2] {
+    let [Some(one), Some(two)] = &placed.reads else { return [0; 2] };
+    let beyond = |own: &Hit, other: &Hit| match own.reverse {
+        false => own.end.saturating_sub(other.end),
+        true => other.start.saturating_sub(own.start),
+    };
+    let cut = [beyond(&one.hit, &two.hit), beyond(&two.hit, &one.hit)];
+    if !placed.proper || cut == [0; 2] {
+        return [0; 2];
+    }
+    let reads = [batch.bases(first), batch.bases(first + 1)];
+    let inside = [0, 1].map(|mate| reads[mate].len().saturating_sub(cut[mate] as usize));
+    // A mate that is not cut ends within the template or where it ends.
+    let length = match cut {
+        [0, _] => inside[1],
+        [_, 0] => inside[0],
+        _ if inside[0] == inside[1] => inside[0],
+        _ => return [0; 2],
+    };
+    let known = |mate: usize, at: usize| {
+        reads[mate].get(at).map_or(4, |&letter| CODES[usize::from(letter)])
+    };
+    let both = length.saturating_sub(reads[1].len())..length.min(reads[0].len());
+    let pairs = both.clone().map(|at| (known(0, at), known(1, length - 1 - at)));
+    let different = pairs.filter(|(a, b)| a + b != 3).count();
+    let agreed =
+        both.len() >= AGREED_BASES_MIN && different * 100 <= both.len() * DIFFERENT_PERCENT_MAX;
+    if agreed { cut } else { [0; 2] }
 }
 
 fn lay(

@@ -16,9 +16,10 @@ use super::order::{BIN_BASES, BinMap, Bins};
 use super::packed::READ_BASES_MAX;
 use super::place::{UNMAPPED, aligned};
 use super::record::pack;
+use crate::base::ByteCount;
 use crate::base::clock::Stopwatch;
-use crate::engine::metrics::{Metrics, RegionMetrics};
-use crate::engine::{CallReport, CallRequest, Engine, Error};
+use crate::engine::metrics::{Metrics, ReadMetrics, RegionMetrics};
+use crate::engine::{CallReport, CallRequest, Engine, Error, Room};
 use crate::flow::{self, Flow, Meter, Meters, Weigh};
 use crate::genome::ReadBatch;
 use crate::genome::vcf::VcfHeader;
@@ -33,7 +34,8 @@ struct MappedBatch {
     signatures: Vec<Signature>,
     reads: u64,
     mapped: u64,
-    metrics: Metrics,
+    metrics: ReadMetrics,
+    group: usize,
     /// Reads that are too long to be mapped.
     too_long: u64,
 }
@@ -66,7 +68,6 @@ impl Weigh for Stretch {
 
 struct Called {
     calls: RegionCalls,
-    duplicates: u64,
     metrics: RegionMetrics,
 }
 
@@ -86,12 +87,13 @@ pub fn run(
     bam: Option<&mut (dyn Write + Send)>,
 ) -> Result<CallReport, Error> {
     check_reference(engine, request)?;
-    let mut report = CallReport { metrics: Some(Metrics::default()), ..CallReport::default() };
+    let groups = request.read_groups.iter().map(|group| (&group.id[..], &group.library[..]));
+    let mut report = CallReport { metrics: Some(Metrics::new(groups)), ..CallReport::default() };
     let keep_names = bam.is_some();
     let order = meters.add("order", 1);
     let (bins, collector) = map_all(engine, request, reads, &order, keep_names, &mut report)?;
     let watch = Stopwatch::start();
-    let duplicates = collector.mark(request.threads);
+    let duplicates = collector.mark(request.threads)?;
     order.busy(watch.elapsed());
     if let Some(out) = bam {
         let index = alignments::write(engine, request, &bins, &duplicates, meters, out)?;
@@ -121,8 +123,9 @@ fn map_all(
     let mapper = Arc::new(Mapper::new(engine.index.clone()));
     let models = Arc::new(Models::new(request.read_groups.len()));
     let map = BinMap::new(request.reference);
-    let mut bins = Bins::new(map.clone(), request.room.clone());
-    let mut collector = Collector::new();
+    let [for_reads, for_signatures] = shares(&request.room);
+    let mut bins = Bins::new(map.clone(), for_reads);
+    let mut collector = Collector::new(for_signatures);
     let libraries = libraries(request);
     let learn = Learn::new(mapper.clone(), models.clone());
     std::thread::scope(|scope| {
@@ -141,17 +144,28 @@ fn map_all(
                 bins.add(bin as usize, packed)?;
                 rest = behind;
             }
-            batch.signatures.iter().for_each(|&signature| collector.add(signature));
+            batch.signatures.iter().try_for_each(|&signature| collector.add(signature))?;
             report.reads += batch.reads;
             report.mapped += batch.mapped;
-            report.metrics.iter_mut().for_each(|metrics| metrics.merge(&batch.metrics));
+            report
+                .metrics
+                .iter_mut()
+                .for_each(|metrics| metrics.merge(batch.group, &batch.metrics));
             report.too_long += batch.too_long;
             order.busy(watch.elapsed());
             order.came_out(batch.packed.len() as u64);
         }
-        report.spilled_bytes = bins.spilled().0;
+        report.spilled_bytes = bins.spilled().0 + collector.spilled();
         Ok((bins, collector))
     })
+}
+
+/// What of the memory is for placed reads, and what for the signatures of templates: a tenth of a
+/// pair's bytes.
+fn shares(room: &Room) -> [Room; 2] {
+    let signatures = room.memory.0 / 8;
+    [room.memory.0 - signatures, signatures]
+        .map(|bytes| Room { memory: ByteCount(bytes), scratch: room.scratch.clone() })
 }
 
 /// The library's number of each read group.
@@ -174,6 +188,7 @@ impl Packer<'_> {
         let genome = self.mapper.index().genome();
         let library = self.libraries.get(usize::from(batch.read_group)).copied().unwrap_or(0);
         let mut out = MappedBatch::default();
+        out.group = usize::from(batch.read_group);
         // A head, a CIGAR and a byte a base: the buffer never grows, so it leaves no copy behind.
         out.packed.reserve(batch.text.len() + batch.len() * 64);
         let mut template: Vec<AlignedRead> = Vec::with_capacity(2);
@@ -181,7 +196,8 @@ impl Packer<'_> {
             template.clear();
             aligned(genome, batch, number, &placed, |index, read| {
                 let name = if self.keep_names { short_name(batch.name(index)) } else { &[] };
-                self.add(&read, name, &mut out);
+                let adapter = batch.bases(index).len() - read.bases.len();
+                self.add(&read, adapter, name, &mut out);
                 template.push(read);
             });
             let reads: Vec<&AlignedRead> = template.iter().collect();
@@ -190,10 +206,10 @@ impl Packer<'_> {
         out
     }
 
-    fn add(&self, read: &AlignedRead, name: &[u8], out: &mut MappedBatch) {
+    fn add(&self, read: &AlignedRead, adapter: usize, name: &[u8], out: &mut MappedBatch) {
         out.reads += 1;
         out.mapped += u64::from(read.flags & UNMAPPED == 0);
-        out.metrics.add(read);
+        out.metrics.add(read, adapter);
         out.too_long += u64::from(read.bases.len() > READ_BASES_MAX);
         if !self.keep_names && read.flags & UNMAPPED != 0 {
             return;
@@ -239,13 +255,9 @@ fn call_all(
             let reads = bins
                 .overlapping(contig, low, high, duplicates)
                 .map_err(|error| flow::Error::in_stage("call", error))?;
-            let counted = reads.iter().filter(|read| {
-                read.flags & super::place::DUPLICATE != 0 && (start..end).contains(&read.position)
-            });
-            let duplicates = counted.count() as u64;
             let calls = call(reference, contig, start, end, &reads, &settings);
             let metrics = super::metrics::region(reference, contig, start, end, &reads);
-            Ok(Called { calls, duplicates, metrics })
+            Ok(Called { calls, metrics })
         };
         let stretches = stretches(request, bins).map(Ok);
         let workers = request.threads;
@@ -253,7 +265,6 @@ fn call_all(
             Flow::source(meters, "regions", stretches).map_parallel(scope, "call", workers, work)
         {
             let called = called?;
-            report.duplicates += called.duplicates;
             metrics.merge_region(&called.metrics);
             called.calls.variants.iter().for_each(|variant| metrics.variants.add(variant));
             output.add(called.calls)?;
@@ -261,7 +272,7 @@ fn call_all(
         Ok::<(), Error>(())
     })?;
     output.finish(report)?;
-    metrics.duplicates = report.duplicates;
+    report.duplicates = metrics.total.duplicates;
     metrics.finish(reference, request.regions.as_ref());
     report.metrics = Some(metrics);
     Ok(())
