@@ -8,6 +8,7 @@ use super::output::Table;
 use super::{Context, Outcome, key_network, kme};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::key::expansion::Method;
+use crate::key::ledger::Role;
 use crate::key::{self, RandomSettings, SimulatedLink, pad, pool, preshared};
 use crate::site::key_node;
 
@@ -72,6 +73,17 @@ pub enum Command {
     Network(key_network::Command),
     #[command(flatten)]
     Kme(kme::Command),
+    /// Give up all earlier keys of a link, at both ends: the way out of a quarantine
+    Retire {
+        /// The site at the other end
+        peer: SiteId,
+        /// Where the keys to send begin that are still good, as the other end says
+        #[arg(long, value_name = "UNIT", default_value_t = 0)]
+        outgoing: u64,
+        /// Where the keys to receive begin that are still good, as the other end says
+        #[arg(long, value_name = "UNIT", default_value_t = 0)]
+        incoming: u64,
+    },
 }
 
 /// How stored key becomes the key that is used.
@@ -90,6 +102,23 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
         },
         Command::Network(command) => key_network::run(context, command),
         Command::Kme(command) => kme::run(context, command),
+        Command::Retire { peer, outgoing, incoming } => {
+            let site = context.site()?;
+            let outgoing = site.keys().declare_lost(peer, Role::Sender, *outgoing)?;
+            let incoming = site.keys().declare_lost(peer, Role::Follower, *incoming)?;
+            let here = &site.settings().site;
+            let report = serde_json::json!({
+                "peer": peer, "outgoing": outgoing, "incoming": incoming,
+            });
+            context.out.result("keys retire", &report, || {
+                format!(
+                    "earlier keys of the link to {peer} are given up; now at {peer}:\n  \
+                     dsgd keys retire {here} --outgoing {incoming} --incoming {outgoing}\n\
+                     and if it names other units, here again with these\n"
+                )
+            });
+            Ok(())
+        }
         Command::Simulate { sites, rate, stock, output } => {
             let sites = [sites[0].clone(), sites[1].clone()];
             SimulatedLink::create(output, sites, *rate, *stock, &Clock::system())?;
@@ -143,7 +172,15 @@ fn level(context: &Context) -> Outcome {
     let keys = site.keys();
     let levels = keys.peers().iter().map(|peer| keys.level(peer)).collect::<Result<Vec<_>, _>>()?;
     context.out.result("keys level", &levels, || {
-        let mut table = Table::new(["link to", "to send", "to receive", "spent", "supply", "keys"]);
+        let mut table = Table::new([
+            "link to",
+            "to send",
+            "to receive",
+            "spent",
+            "supply",
+            "keys",
+            "on a stolen disk",
+        ]);
         for level in &levels {
             table.row([
                 level.peer.to_string(),
@@ -152,6 +189,7 @@ fn level(context: &Context) -> Outcome {
                 level.outgoing.spent.to_string(),
                 level.outgoing.rate.to_string(),
                 level.provenance.to_string(),
+                level.at_rest.to_string(),
             ]);
         }
         table.render()

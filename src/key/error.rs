@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::{ByteCount, Fault, Faulty, SiteId};
 
-use super::{KeyRange, LEASE_BYTES_MAX, StreamId};
+use super::{Class, KeyRange, LEASE_BYTES_MAX, StreamId};
 
 /// Why keys could not be had. No variant holds a byte of key.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,18 @@ pub enum Error {
         stream: StreamId,
         /// What contradicts what.
         reason: &'static str,
+    },
+    /// The peer has not made the next reservation durable yet: it is to be asked, and awaited.
+    #[error("the peer has not countersigned more keys of stream {stream} yet")]
+    Unsigned {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The two ends hold no key in common that a call could begin with.
+    #[error("the two ends of stream {stream} have no greeting keys in common")]
+    NoGreeting {
+        /// The stream.
+        stream: StreamId,
     },
     /// A claim that does not lie inside its reservation, is empty or passes the last position.
     #[error("key {range} of stream {stream} cannot be claimed from reservation {reservation}")]
@@ -171,6 +183,14 @@ pub enum Error {
         /// Which health test.
         test: &'static str,
     },
+    /// The random numbers are weaker than the site's settings want them.
+    #[error("random numbers from {origin} are weaker than {least}, which 'random-class' wants")]
+    TooWeak {
+        /// What is known about them.
+        origin: String,
+        /// The weakest that may be used.
+        least: Class,
+    },
     /// The wish for a random source is not understood.
     #[error(
         "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
@@ -184,7 +204,8 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Error::Exhausted { .. } => Fault::TryAgain,
+            Error::Exhausted { .. } | Error::Unsigned { .. } => Fault::TryAgain,
+            Error::NoGreeting { .. } => Fault::Integrity,
             Error::Reused { .. } | Error::Quarantined { .. } => Fault::Integrity,
             Error::Unsound { .. } | Error::Unhealthy { .. } => Fault::Integrity,
             Error::TooLong { .. } => Fault::Data,
@@ -192,6 +213,7 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
+            Error::TooWeak { .. } => Fault::Refused,
             Error::Keeper { .. } => Fault::Unavailable,
             Error::Lost { .. } => Fault::Integrity,
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
@@ -211,15 +233,18 @@ impl Faulty for Error {
             Error::Exhausted { wait: None, .. } => {
                 Some("no key arrives by itself: import another pad".into())
             }
-            Error::Quarantined { .. } => Some(
-                "a state folder was lost or set back; declare its keys lost at both ends".into(),
-            ),
+            Error::Quarantined { stream, .. } | Error::NoGreeting { stream } => Some(format!(
+                "a state folder was lost or set back, or calls were answered by a stranger; give up \
+                 the earlier keys at both ends: 'dsgd keys retire {}' at {}, then what it says at {}",
+                stream.receiver, stream.sender, stream.receiver
+            )),
             Error::Keeper { source: Some(_), .. } => {
                 Some("start it, before keys are imported: dsgd serve keeper".into())
             }
-            Error::Lost { .. } => {
-                Some("declare the keys below the end of the loss as lost, at both ends".into())
-            }
+            Error::Lost { .. } => Some(
+                "give up the keys below the end of the loss at both ends: 'dsgd keys retire'"
+                    .into(),
+            ),
             _ => None,
         }
     }

@@ -14,7 +14,9 @@ use super::ledger::{self, Record, Role};
 use super::pool::{self, Pool};
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
-use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
+use super::{
+    AtRest, Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId,
+};
 
 /// The key links of one site. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -40,6 +42,17 @@ pub struct LinkLevel {
     pub incoming: StreamLevel,
     /// What is known about the keys.
     pub provenance: Provenance,
+    /// Why the link is not to be used, if it is not.
+    pub quarantine: Option<&'static str>,
+    /// What they are to somebody who takes this site's disk.
+    pub at_rest: AtRest,
+}
+
+impl LinkLevel {
+    /// What the keys protect against whom, in a line: for receipts.
+    pub fn protection(&self) -> String {
+        format!("{}; {} on a stolen disk", self.provenance, self.at_rest)
+    }
 }
 
 /// How much key one direction of a link has.
@@ -102,9 +115,16 @@ impl KeyStore {
         let source = self.source(peer)?;
         let (outgoing, incoming) = streams(self.site(), peer);
         let level = |role, stream: &StreamId| {
-            let mark = self.journal(peer, role, &*source)?.load()?.position();
+            // A record that is damaged has nothing left.
+            let mark = match self.journal(peer, role, &*source)?.load() {
+                Err(Error::Quarantined { .. }) => u64::MAX,
+                mark => mark?.position(),
+            };
             let remaining = from_position(&source.ready(stream)?, mark);
-            let spent = self.ledger(peer, role)?.iter().map(|record| record.range.bytes()).sum();
+            let spent = match self.ledger(peer, role) {
+                Err(Error::LedgerDamaged { .. }) => 0,
+                ledger => ledger?.iter().map(|record| record.range.bytes()).sum(),
+            };
             Ok::<_, Error>(StreamLevel {
                 remaining: ByteCount(remaining.iter().map(KeyRange::bytes).sum()),
                 spent: ByteCount(spent),
@@ -116,7 +136,23 @@ impl KeyStore {
             outgoing: level(Role::Sender, &outgoing)?,
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
+            quarantine: self.quarantine(peer)?,
+            at_rest: source.at_rest(),
         })
+    }
+
+    /// Why one direction of the link to `peer` must not be used, if it is so: a state folder was
+    /// lost or set back. [`declare_lost`](Self::declare_lost) ends it.
+    pub fn quarantine(&self, peer: &SiteId) -> Result<Option<&'static str>, Error> {
+        let source = self.source(peer)?;
+        for role in [Role::Sender, Role::Follower] {
+            match self.journal(peer, role, &*source)?.load_usable() {
+                Ok(_) => {}
+                Err(Error::Quarantined { reason, .. }) => return Ok(Some(reason)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// What this site reserved or claimed on one direction of the link to `peer`, for the oracle

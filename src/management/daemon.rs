@@ -274,7 +274,7 @@ impl Agent {
         let marks = [self.links.sender(peer)?.mark(), self.links.follower(peer)?.mark()];
         let streams = [self.stream_to(peer), self.stream_from(peer)];
         for (stream, mark) in streams.iter().zip(marks) {
-            neighbour.pool.retire(stream, mark)?;
+            neighbour.pool.retire(stream, mark, &[])?;
         }
         Ok(())
     }

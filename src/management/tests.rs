@@ -503,8 +503,10 @@ fn strangers_and_neighbours_may_not_order_relays() {
 
 #[test]
 fn the_supply_of_a_relay_carries_a_session_of_the_sites() {
-    let world = World::ready(&Plan::tokyo(3));
-    let order = world.order("nict-3", "nict-1", 20_000, 8192, 1);
+    let mut plan = Plan::tokyo(2);
+    plan.block_bytes = 256 << 10;
+    let world = World::ready(&plan);
+    let order = world.order("nict-3", "nict-1", 200_000, 200_000, 1);
     world.server.supply(&order).unwrap();
     let (caller, called) =
         (world.supply_keys("nict-3", "nict-1"), world.supply_keys("nict-1", "nict-3"));

@@ -11,6 +11,12 @@ use crate::otp;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The peer sends and sends and does not read what it was asked.
+    #[error("{address} sends more than can be kept while an answer is awaited")]
+    Flooded {
+        /// The peer's address.
+        address: String,
+    },
     /// Nobody answers there.
     #[error("cannot reach {address}")]
     Unreachable {
@@ -105,7 +111,7 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Error::Unreachable { .. } | Error::Broken { .. } => Fault::Unavailable,
-            Error::CutOff { .. } | Error::Slow { .. } => Fault::Unavailable,
+            Error::CutOff { .. } | Error::Slow { .. } | Error::Flooded { .. } => Fault::Unavailable,
             Error::Listen { .. } | Error::Random { .. } => Fault::System,
             Error::ListenerClosed { .. } => Fault::Interrupted,
             Error::Session { source, .. } => source.fault(),

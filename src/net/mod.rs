@@ -24,10 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{ByteCount, SiteId};
+use crate::key::{Floors, Priority};
 use crate::otp::Limits;
 
 pub use crate::otp::{Cipher, Security};
-pub use connection::{Connection, Message};
+pub use connection::{Connection, Message, Outcome};
 pub use dialer::{Carried, Dialer, Traffic};
 pub use error::Error;
 pub use tcp::{Closer, Incoming, Listener, dial};
@@ -74,6 +75,10 @@ pub struct Settings {
     pub on_wait: Option<OnWait>,
     /// What both ends must agree on.
     pub limits: Limits,
+    /// What the connection is for.
+    pub priority: Priority,
+    /// How much key is kept for which priority.
+    pub floors: Floors,
     /// Received payloads of full size for which memory is kept.
     pub chunks: usize,
 }
@@ -98,6 +103,8 @@ impl Default for Settings {
             idle: Duration::from_secs(3600),
             on_wait: None,
             limits: Limits::default(),
+            priority: Priority::default(),
+            floors: Floors::default(),
             chunks: 4,
         }
     }

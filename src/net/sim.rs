@@ -138,6 +138,7 @@ mod tests {
             nonce: [from as u8; 16],
             sender_mark: 0,
             follower_mark: 0,
+            greetings: Vec::new(),
         });
         let [mut one, mut two] = [Role::Dialer, Role::Listener].map(|role| {
             let from = usize::from(role == Role::Listener);
@@ -150,7 +151,14 @@ mod tests {
         two.verify(&header, &tag).unwrap();
         let Envelope { header, tag } = two.prove().unwrap();
         one.verify(&header, &tag).unwrap();
-        [one.finish().unwrap(), two.finish().unwrap()]
+        let (mut one, mut two) = (one.finish().unwrap(), two.finish().unwrap());
+        for (from, to) in [(0, 1), (1, 0)] {
+            let ends = [&mut one, &mut two];
+            let frame = ends[from].control().unwrap().unwrap().envelope;
+            let header = ends[to].expect(&frame.header).unwrap();
+            ends[to].open(&header, &mut Chunk::with_capacity(0), &frame.tag).unwrap();
+        }
+        [one, two]
     }
 
     fn open(session: &mut Session, frame: &[u8]) -> Option<(Received, Vec<u8>)> {
@@ -178,6 +186,7 @@ mod tests {
             match link.receive().map(|frame| open(&mut two, &frame)) {
                 Some(Some((Received::End, _))) => ended = true,
                 Some(Some((Received::Message { .. }, payload))) => delivered.push(payload),
+                Some(Some((Received::Control, _))) => panic!("nobody sends such frames here"),
                 // What cannot be opened closes the session.
                 Some(None) => two.abort(),
                 None => {}

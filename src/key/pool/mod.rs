@@ -313,9 +313,9 @@ impl Pool {
         }
     }
 
-    /// Ends every block of `stream` that lies wholly below `mark`, which no session may use any
-    /// more, and forgets the headers that are not needed.
-    pub fn retire(&self, stream: &StreamId, mark: u64) -> Result<(), Error> {
+    /// Ends every block of `stream` that lies wholly below `mark` and has no part in a range that is
+    /// `held`: no session may use it any more. Forgets the headers that are not needed.
+    pub fn retire(&self, stream: &StreamId, mark: u64, held: &[KeyRange]) -> Result<(), Error> {
         let _lock = self.lock()?;
         let blocks = self.of_stream(stream)?;
         let end = |block: &Block| block.range().map(|range| range.end());
@@ -332,7 +332,9 @@ impl Pool {
                     lost >= LOST_KEPT
                 }
                 State::Ready | State::Active => {
-                    let passed = end(block).is_some_and(|end| end <= mark);
+                    let passed = block.range().is_some_and(|range| {
+                        range.end() <= mark && !held.iter().any(|held| held.overlaps(&range))
+                    });
                     if passed {
                         BlockFile::open(&path)?.end(State::Spent)?;
                     }
