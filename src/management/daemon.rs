@@ -1,7 +1,7 @@
 //! What runs in an agent's process: two listeners, and the work in the background.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
@@ -31,10 +31,8 @@ impl Agent {
             for neighbour in self.neighbours.values() {
                 scope.spawn(move || self.attend_link(neighbour));
             }
-            scope.spawn(move || {
-                self.accept(relays, |agent, incoming| agent.take_ciphertext(incoming))
-            });
-            let served = self.accept(control, |agent, incoming| agent.attend(incoming));
+            scope.spawn(move || self.accept(relays, Agent::take_ciphertext));
+            let served = self.accept(control, Agent::attend);
             self.stop();
             relays.closer().close();
             served
@@ -251,7 +249,8 @@ impl Agent {
 
     fn pulse(&self, neighbour: &Neighbour, care: bool) -> Result<bool, Error> {
         let mut pushed = 0;
-        if let Some(module) = &mut *neighbour.module.lock().unwrap_or_else(|e| e.into_inner()) {
+        if let Some(module) = &mut *neighbour.module.lock().unwrap_or_else(PoisonError::into_inner)
+        {
             pushed = module.push(&neighbour.pool)?;
         }
         let agreed = self.agree(neighbour)?;
