@@ -7,8 +7,8 @@ use clap::Subcommand;
 use super::output::Table;
 use super::{Context, Outcome, kme};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
-use crate::key::ledger::Role;
 use crate::key::expansion::Method;
+use crate::key::ledger::Role;
 use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
 
 /// What to do with keys.
