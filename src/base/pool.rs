@@ -34,8 +34,17 @@ impl Shelf {
 impl Pool {
     /// Takes the memory of `chunks` chunks of `chunk_bytes` bytes each.
     pub fn new(chunks: usize, chunk_bytes: usize) -> Self {
+        Self::prepared(chunks, chunk_bytes, |_| ())
+    }
+
+    /// The same; what must be arranged for memory that will hold secrets is done to each piece first.
+    pub fn prepared(chunks: usize, chunk_bytes: usize, prepare: impl Fn(&mut [u8])) -> Self {
         let shelf = Arc::new(Shelf::default());
-        shelf.lock().extend((0..chunks.max(1)).map(|_| new_pages(chunk_bytes)));
+        shelf.lock().extend((0..chunks.max(1)).map(|_| {
+            let mut pages = new_pages(chunk_bytes);
+            prepare(bytemuck::cast_slice_mut(&mut pages));
+            pages
+        }));
         Self { shelf, chunk_bytes }
     }
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::Table;
-use super::{Context, Error, Outcome, file_error, kme};
+use super::{Context, Error, Outcome, file_error, kernels, kme};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
@@ -32,8 +32,19 @@ pub enum Command {
     Table2(Table2),
     /// Requests a second of a key manager (ETSI GS QKD 014), client and servers on this machine
     Kme(kme::Bench),
+    /// Table 3 of the paper: TCP and UDP by one-time pad and plain, headers in clear and hidden
+    Table3(super::table3::Arguments),
+    /// One end of a measurement of table3
+    #[command(hide = true)]
+    Table3End(super::table3::EndArguments),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
+    /// Every kernel on every device, beside a copy of this machine's memory
+    Devices(super::device::Devices),
+    /// Seal and open pads on one core, with and without Fig. 5, beside what the memory gives
+    Kernels(kernels::Kernels),
+    /// Make random numbers on one core, from each source; say how strong they are
+    Random(kernels::Random),
 }
 
 /// Arguments of `dsgd bench e2e`.
@@ -109,6 +120,11 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             table2(context, arguments, measured)
         }
         Command::Kme(arguments) => kme::bench(context, arguments),
+        Command::Devices(arguments) => super::device::bench(context, arguments),
+        Command::Kernels(arguments) => kernels::kernels(context, arguments),
+        Command::Random(arguments) => kernels::random(context, arguments),
+        Command::Table3(arguments) => super::table3::run(context, arguments),
+        Command::Table3End(arguments) => super::table3::run_end(arguments),
         Command::E2e(arguments) => {
             let ways = in_folder(arguments.folder.as_deref(), |folder| {
                 end_to_end(context, arguments, folder)

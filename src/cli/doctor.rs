@@ -5,9 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Context, Error, Outcome};
-use crate::base::Fault;
+use crate::base::chunk::PAGE_BYTES;
+use crate::base::{ByteCount, Fault};
 use crate::bench::environment::Environment;
-use crate::io::{DiskKind, Mode, Preference};
+use crate::device::cpu::secret_pages::{Guard, SecretPages};
+use crate::io::{DiskKind, Mode, Preference, hygiene};
 use crate::site::{Settings, Site};
 
 #[derive(Serialize)]
@@ -19,7 +21,7 @@ struct Finding {
 
 /// Runs `dsgd doctor`.
 pub fn run(context: &Context) -> Outcome {
-    let mut findings = vec![machine(), disk(&std::env::temp_dir()), vectors()];
+    let mut findings = vec![machine(), disk(&std::env::temp_dir()), vectors(), memory()];
     match context.settings() {
         Ok(settings) => site(context, settings, &mut findings),
         Err(error) => findings.push(Finding {
@@ -84,6 +86,32 @@ fn vectors() -> Finding {
     #[cfg(not(target_arch = "x86_64"))]
     let found: Vec<&str> = Vec::new();
     Finding { what: "vector instructions".into(), good: true, detail: found.join(", ") }
+}
+
+/// Whether what this process holds can get into a file.
+fn memory() -> Finding {
+    let hygiene = hygiene::look();
+    let mut words = vec![if hygiene.dumpable || hygiene.core_files {
+        "this process can be dumped".to_owned()
+    } else {
+        "no dumps of this process".to_owned()
+    }];
+    words.push(match hygiene.lockable_bytes {
+        Some(bytes) => format!("{} of key memory can be locked (ulimit -l)", ByteCount(bytes)),
+        None => "any key memory can be locked".into(),
+    });
+    words.push(match SecretPages::new(PAGE_BYTES).map(|pages| pages.guard()) {
+        Ok(Guard::Secret) => "the keeper has memory that nobody else can read".into(),
+        Ok(Guard::Locked) => "no memfd_secret: the keeper's memory is only locked".into(),
+        Ok(Guard::Undumped) | Err(_) => "the keeper's memory may be swapped out".into(),
+    });
+    words.push(if hygiene.swap {
+        "there is swap space: what is not locked may be written there".into()
+    } else {
+        "no swap space".into()
+    });
+    let good = !(hygiene.dumpable || hygiene.core_files || hygiene.swap);
+    Finding { what: "memory protection".into(), good, detail: words.join("; ") }
 }
 
 fn site(context: &Context, settings: Settings, findings: &mut Vec<Finding>) {

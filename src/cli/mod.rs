@@ -6,19 +6,25 @@ mod compare;
 mod config;
 mod demo;
 mod deposit;
+mod device;
 mod doctor;
 mod filter;
 mod happy;
 mod index;
+mod kernels;
+mod key_network;
 mod keys;
 mod kme;
 mod manual;
 mod metrics;
 pub mod output;
 mod progress;
+mod relay;
 mod run;
 mod serve;
 mod store;
+mod table3;
+mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -84,6 +90,12 @@ enum Command {
     Filter(filter::Arguments),
     /// Run this site's daemon
     Serve(serve::Arguments),
+    /// Carry an application's own connections and datagrams to a peer's side, under the pad
+    #[command(subcommand)]
+    Relay(relay::Command),
+    /// Carry whole IP packets between two networks, headers hidden
+    #[command(subcommand)]
+    Tunnel(tunnel::Command),
     /// Build and check reference indexes
     #[command(subcommand)]
     Index(index::Command),
@@ -93,6 +105,9 @@ enum Command {
     /// Look at, verify and mend what is stored
     #[command(subcommand)]
     Store(store::Command),
+    /// Look at, check and measure the machines that run kernels
+    #[command(subcommand)]
+    Device(device::Command),
     /// Measure throughput
     #[command(subcommand)]
     Bench(bench::Command),
@@ -179,6 +194,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misspoken(&arguments, &error),
     };
+    // Every verb may see key, or what key protects.
+    crate::io::hygiene::protect();
     let context = Context { out: Output::new(cli.global.json), global: cli.global };
     let printed = || {
         let what = "writing to standard output".into();
@@ -220,9 +237,12 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Compare(arguments) => compare::run(context, &arguments),
         Command::Filter(arguments) => filter::run(context, &arguments),
         Command::Serve(arguments) => serve::run(context, &arguments),
+        Command::Relay(command) => relay::run(context, &command),
+        Command::Tunnel(command) => tunnel::run(context, &command),
         Command::Index(command) => index::run(context, &command),
         Command::Keys(command) => keys::run(context, &command),
         Command::Store(command) => store::run(context, &command),
+        Command::Device(command) => device::run(context, &command),
         Command::Bench(command) => bench::run(context, &command),
         Command::Doctor => doctor::run(context),
         Command::Config(command) => config::run(context, &command),

@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Context, Error, Outcome, kme};
+use super::{Context, Error, Outcome, key_network, kme};
 use crate::base::Fault;
+use crate::key::expansion::keeper::Keeper;
 use crate::net::Listener;
 use crate::site::daemon::{self, ROLES};
 
@@ -30,12 +31,22 @@ pub enum Role {
     User,
     /// Gives keys to applications (ETSI GS QKD 014).
     Kme,
+    /// Keeps in memory, and nowhere else, what stored keys are useless without.
+    Keeper,
+    /// Manages the keys of one node of a key network.
+    Kma,
+    /// Plans and orders key relay in a key network.
+    Kms,
 }
 
 /// Runs `dsgd serve` until it is told to stop.
 pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
-    if let Role::Kme = arguments.role {
-        return kme::serve(context);
+    match arguments.role {
+        Role::Kme => return kme::serve(context),
+        Role::Keeper => return keep(context),
+        Role::Kma => return key_network::serve_agent(context),
+        Role::Kms => return key_network::serve_server(context),
+        Role::Holder | Role::Trusted | Role::User => {}
     }
     let name = arguments.role.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
@@ -50,13 +61,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     })?;
     let listener = Listener::bind(&address)?;
     let closer = listener.closer();
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|source| Error::File { path: "signals".into(), source })?;
-    std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            closer.close();
-        }
-    });
+    when_told_to_stop(move || closer.close())?;
     let listening = listener.local_address().to_string();
     let report =
         serde_json::json!({"site": site.settings().site, "role": name, "address": listening});
@@ -64,5 +69,33 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         format!("{} serves as {name} at {listening}\n", site.settings().site)
     });
     daemon::serve(&site, &listener, permitted)?;
+    Ok(())
+}
+
+/// Does `stop` when the process is asked to end.
+pub(super) fn when_told_to_stop(stop: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|source| Error::File { path: "signals".into(), source })?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            stop();
+        }
+    });
+    Ok(())
+}
+
+/// Keeps seeds until it is told to stop, and wipes them then.
+fn keep(context: &Context) -> Outcome {
+    let settings = context.settings()?;
+    let keeper = Keeper::bind(&settings.state)?;
+    let closer = keeper.closer();
+    when_told_to_stop(move || closer.close())?;
+    let report = serde_json::json!({
+        "site": settings.site, "role": "keeper", "address": keeper.path(),
+    });
+    context.out.result("serve", &report, || {
+        format!("{} serves as keeper at {}\n", settings.site, keeper.path().display())
+    });
+    keeper.serve()?;
     Ok(())
 }

@@ -7,9 +7,15 @@
 
 use std::ops::Range;
 
-use crate::base::ShareLetter;
-use crate::kernel::share as twin;
+use zeroize::Zeroize;
 
+use crate::base::ShareLetter;
+use crate::kernel::otp::{BLOCK_BYTES, Hash};
+use crate::kernel::share as twin;
+use crate::kernel::{align, pack, pairhmm, ungapped};
+
+use super::jobs::{self, Jobs};
+use super::table::{Genome, Resident, SeedTable};
 use super::{Error, Queue};
 
 /// Columns of the largest piece.
@@ -17,9 +23,81 @@ pub(super) const COLUMNS: usize = 4;
 /// Columns begin at multiples of this: one vector of words of a device.
 pub(super) const VECTOR_BYTES: usize = 16;
 
+/// The device kernels, in the order of [`FUNCTIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Function {
+    /// Column 0 becomes the sum of columns 0 and 1.
+    Xor,
+    /// Columns become sums of the columns that rows of bits name.
+    Share,
+    /// Column 0 sealed or opened, with sums for its hash.
+    Otp,
+    /// Alignments, one a thread.
+    Align,
+    /// Penalties of reads on haplotypes, one a thread.
+    Pairhmm,
+    /// Reads to be packed, one a thread.
+    Pack,
+    /// Reads on a reference, one a thread.
+    Ungapped,
+    /// Seeds in an index, one a thread.
+    Lookup,
+}
+
+/// The entry point of every [`Function`].
+pub(super) const FUNCTIONS: [&str; 8] =
+    ["xor_pad", "share", "otp", "align", "pairhmm", "pack", "ungapped", "lookup"];
+
+impl Function {
+    /// All of them, in order.
+    pub(super) const ALL: [Function; FUNCTIONS.len()] = [
+        Function::Xor,
+        Function::Share,
+        Function::Otp,
+        Function::Align,
+        Function::Pairhmm,
+        Function::Pack,
+        Function::Ungapped,
+        Function::Lookup,
+    ];
+
+    /// Threads that work together on a device's multiprocessor.
+    pub(super) fn block(self) -> u32 {
+        match self {
+            Function::Xor | Function::Share | Function::Otp => 256,
+            _ => 64,
+        }
+    }
+}
+
+/// One start of a kernel on the memory of a lane.
+#[derive(Clone)]
+pub(super) struct Launch {
+    /// Which kernel.
+    pub(super) function: Function,
+    /// Threads that have work.
+    pub(super) threads: u32,
+    /// The kernel's numbers.
+    pub(super) numbers: [u32; 3],
+    /// Bytes from the beginning of the memory that are copied to the device.
+    pub(super) up: usize,
+    /// Bytes of the memory that are copied back.
+    pub(super) down: Range<usize>,
+    /// What the kernel reads besides the memory.
+    pub(super) table: Option<Resident>,
+}
+
+impl Launch {
+    /// The memory that the kernel touches, in bytes.
+    #[cfg(test)]
+    pub(super) fn reach(&self) -> usize {
+        self.up.max(self.down.end)
+    }
+}
+
 /// What to do with the columns of a piece, in place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Work {
+enum Work {
     /// Column 0 becomes the sum of columns 0 and 1: `xor.cu`, `xor.wgsl`.
     Xor,
     /// Column `o < outputs` becomes the sum of the columns that bits `4 * o ..` of `rows` name:
@@ -28,22 +106,6 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// How many columns go to the device.
-    pub(super) fn inputs(self) -> usize {
-        match self {
-            Work::Xor => 2,
-            Work::Share { .. } => COLUMNS,
-        }
-    }
-
-    /// How many columns come back.
-    pub(super) fn outputs(self) -> usize {
-        match self {
-            Work::Xor => 1,
-            Work::Share { outputs, .. } => outputs as usize,
-        }
-    }
-
     fn split() -> Self {
         let (mut secret_to_a, random, mut b) = ([1, 2], [4, 8], [0; 2]);
         twin::split(&mut secret_to_a, &random, &mut b);
@@ -60,6 +122,23 @@ impl Work {
         let packed = rows.iter().rev().fold(0, |packed, row| packed << COLUMNS | u32::from(*row));
         Work::Share { rows: packed, outputs: rows.len() as u32 }
     }
+
+    /// The start of this work on columns of `stride` bytes.
+    fn launch(self, stride: usize) -> Launch {
+        let vectors = (stride / VECTOR_BYTES) as u32;
+        let (function, inputs, outputs, rows) = match self {
+            Work::Xor => (Function::Xor, 2, 1, 0),
+            Work::Share { rows, outputs } => (Function::Share, COLUMNS, outputs, rows),
+        };
+        Launch {
+            function,
+            threads: vectors,
+            numbers: [vectors, outputs, rows],
+            up: inputs * stride,
+            down: 0..outputs as usize * stride,
+            table: None,
+        }
+    }
 }
 
 /// Where the next column of a piece begins, in bytes, when columns have `bytes` each.
@@ -67,24 +146,31 @@ pub(super) fn stride(bytes: usize) -> usize {
     bytes.next_multiple_of(VECTOR_BYTES)
 }
 
-/// Room on a device for one piece.
+/// Memory on a device, with room for one piece or one batch of jobs.
 pub(super) trait Lane: Send {
-    /// Copies the columns, of `bytes` each, to the device and starts the work.
+    /// Copies the inputs to the offsets named with them, all below `launch.up`, and starts the work.
     fn start<'a>(
         &mut self,
-        work: Work,
-        bytes: usize,
-        inputs: impl Iterator<Item = &'a [u8]>,
+        launch: &Launch,
+        inputs: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Result<(), Error>;
 
-    /// Waits for what was started and copies its columns back.
-    fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error>;
+    /// Waits for what was started and copies its results back, from the offsets named with them,
+    /// which count from the beginning of `launch.down`.
+    fn finish<'a>(
+        &mut self,
+        outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
+    ) -> Result<(), Error>;
 }
 
 /// A queue over two lanes: while one computes, the other is filled or emptied.
 pub(super) struct Lanes<L> {
     lanes: [L; 2],
     column_bytes: usize,
+    /// The device kernels there are; what others would do is done by the CPU.
+    functions: &'static [Function],
+    /// Lanes that a device has for the sums of a hash, where it cannot have others.
+    hash_lanes: Option<usize>,
 }
 
 /// The columns of a whole job: inputs are `in_place` and `read`, outputs `in_place` and `written`.
@@ -97,7 +183,12 @@ struct Columns<'c, 'a> {
 impl<L: Lane> Lanes<L> {
     /// `lanes` have room for columns of `column_bytes`.
     pub(super) fn new(lanes: [L; 2], column_bytes: usize) -> Self {
-        Self { lanes, column_bytes }
+        Self { lanes, column_bytes, functions: &Function::ALL, hash_lanes: None }
+    }
+
+    /// For a device that has only these kernels and as many lanes for the sums of a hash.
+    pub(super) fn with(self, functions: &'static [Function], hash_lanes: Option<usize>) -> Self {
+        Self { functions, hash_lanes, ..self }
     }
 
     fn run(&mut self, work: Work, mut columns: Columns<'_, '_>) -> Result<(), Error> {
@@ -110,9 +201,11 @@ impl<L: Lane> Lanes<L> {
             if let Some(done) = on_their_way[turn].take() {
                 Self::finish(lane, &mut columns, done)?;
             }
+            let stride = stride(piece.len());
             let in_place = columns.in_place.iter().map(|column| &column[piece.clone()]);
             let read = columns.read.iter().map(|column| &column[piece.clone()]);
-            lane.start(work, piece.len(), in_place.chain(read))?;
+            let inputs = in_place.chain(read).enumerate();
+            lane.start(&work.launch(stride), inputs.map(|(at, input)| (at * stride, input)))?;
             on_their_way[turn] = Some(piece);
             turn = 1 - turn;
         }
@@ -124,13 +217,76 @@ impl<L: Lane> Lanes<L> {
         Ok(())
     }
 
+    /// Seals or opens a whole message; gives the hash of its ciphertext.
+    fn pad_and_hash(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+        opens: bool,
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        let pad = &pad[..data.len()];
+        let mut powers = Powers::new(key);
+        let mut hash = [0; BLOCK_BYTES];
+        let mut on_their_way = [const { None::<(&mut [u8], Sealing)> }; 2];
+        let mut pieces = data.chunks_mut(self.column_bytes).zip(pad.chunks(self.column_bytes));
+        let mut turn = 0;
+        loop {
+            if let Some((piece, sealing)) = on_their_way[turn].take() {
+                let sums = sealing.finish(&mut self.lanes[turn], piece)?;
+                hash = powers.extend(hash, &sums, sealing.blocks);
+            }
+            match pieces.next() {
+                Some((piece, pad)) => {
+                    let sealing = Sealing::of(piece.len(), self.hash_lanes);
+                    let power = powers.of(sealing.lanes);
+                    sealing.start(&mut self.lanes[turn], opens, [piece, &power, pad])?;
+                    on_their_way[turn] = Some((piece, sealing));
+                }
+                None if on_their_way[1 - turn].is_none() => return Ok(hash),
+                None => {}
+            }
+            turn = 1 - turn;
+        }
+    }
+
+    /// Runs all jobs, a launch after the other; those that no launch can hold are done by the CPU.
+    fn run_jobs<J: Jobs>(&mut self, jobs: &J) -> Result<Vec<J::Output>, Error> {
+        if !self.functions.contains(&J::FUNCTION) {
+            return Ok((0..jobs.count()).map(|job| jobs.on_cpu(job)).collect());
+        }
+        let mut batches = jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4);
+        let mut results: Vec<Option<J::Output>> =
+            std::iter::repeat_with(|| None).take(jobs.count()).collect();
+        let mut on_their_way = [const { None::<jobs::Batch> }; 2];
+        let mut turn = 0;
+        loop {
+            let batch = batches.next();
+            if let Some(done) = on_their_way[turn].take() {
+                done.finish(jobs, &mut self.lanes[turn], &mut results)?;
+            }
+            match batch {
+                Some(batch) => {
+                    batch.start(&mut self.lanes[turn])?;
+                    on_their_way[turn] = Some(batch);
+                }
+                None if on_their_way[1 - turn].is_none() => break,
+                None => {}
+            }
+            turn = 1 - turn;
+        }
+        let by_hand = results.into_iter().enumerate();
+        Ok(by_hand.map(|(job, result)| result.unwrap_or_else(|| jobs.on_cpu(job))).collect())
+    }
+
     fn finish(
         lane: &mut L,
         columns: &mut Columns<'_, '_>,
         piece: Range<usize>,
     ) -> Result<(), Error> {
-        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut());
-        lane.finish(outputs.map(|column| &mut column[piece.clone()]))
+        let stride = stride(piece.len());
+        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut()).enumerate();
+        lane.finish(outputs.map(|(at, column)| (at * stride, &mut column[piece.clone()])))
     }
 
     fn combine(&mut self, work: Work, first: &mut [u8], second: &[u8]) -> Result<(), Error> {
@@ -175,6 +331,52 @@ impl<L: Lane> Queue for Lanes<L> {
         let pad = &pad[..data.len()];
         self.run(Work::Xor, Columns { in_place: &mut [data], read: &[pad], written: &mut [] })
     }
+
+    fn seal(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        self.pad_and_hash(data, pad, key, false)
+    }
+
+    fn open(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        self.pad_and_hash(data, pad, key, true)
+    }
+
+    fn align(
+        &mut self,
+        pairs: &[align::Pair<'_>],
+        scores: &align::Scores,
+    ) -> Result<Vec<Option<align::Placement>>, Error> {
+        self.run_jobs(&jobs::align::Alignments { pairs, scores })
+    }
+
+    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
+        self.run_jobs(&jobs::pairhmm::Penalties { batch })
+    }
+
+    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
+        self.run_jobs(&jobs::pack::Reads { reads })
+    }
+
+    fn ungapped(
+        &mut self,
+        genome: &Genome,
+        laid: &[ungapped::Laid<'_>],
+    ) -> Result<Vec<ungapped::Mismatches>, Error> {
+        self.run_jobs(&jobs::ungapped::Comparisons { genome, laid })
+    }
+
+    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
+        self.run_jobs(&jobs::lookup::Lookups { table, hashes })
+    }
 }
 
 fn half_of(lengths: &[usize]) -> usize {
@@ -182,6 +384,96 @@ fn half_of(lengths: &[usize]) -> usize {
     assert!(lengths.iter().all(|other| *other == length), "shares of one stripe have one length");
     assert!(length.is_multiple_of(2), "a stripe has two halves");
     length / 2
+}
+
+/// How a piece of a message lies in a lane: its blocks, the sums of `lanes` threads, the power of the
+/// key that they use, and the pad: `otp.cu`, `otp.wgsl`.
+#[derive(Clone, Copy)]
+struct Sealing {
+    bytes: usize,
+    blocks: usize,
+    lanes: usize,
+}
+
+impl Sealing {
+    /// Blocks that a thread sums.
+    const BLOCKS_A_LANE: usize = 64;
+
+    fn of(bytes: usize, lanes: Option<usize>) -> Self {
+        let blocks = bytes.div_ceil(BLOCK_BYTES);
+        let lanes = lanes.unwrap_or_else(|| blocks.div_ceil(Self::BLOCKS_A_LANE));
+        Self { bytes, blocks, lanes }
+    }
+
+    fn start<L: Lane>(self, lane: &mut L, opens: bool, columns: [&[u8]; 3]) -> Result<(), Error> {
+        let power_at = (self.blocks + self.lanes) * BLOCK_BYTES;
+        let pad_at = power_at + BLOCK_BYTES;
+        let launch = Launch {
+            function: Function::Otp,
+            threads: self.lanes as u32,
+            numbers: [self.bytes as u32, self.lanes as u32, u32::from(opens)],
+            up: pad_at + self.blocks * BLOCK_BYTES,
+            down: 0..power_at,
+            table: None,
+        };
+        lane.start(&launch, [0, power_at, pad_at].into_iter().zip(columns))
+    }
+
+    /// Waits for the piece; gives the sums.
+    fn finish<L: Lane>(self, lane: &mut L, piece: &mut [u8]) -> Result<Vec<u8>, Error> {
+        let mut sums = vec![0; self.lanes * BLOCK_BYTES];
+        let sums_at = self.blocks * BLOCK_BYTES;
+        lane.finish([(0, piece), (sums_at, &mut sums[..])].into_iter())?;
+        Ok(sums)
+    }
+}
+
+/// Powers of a hash key. The product is that of RFC 8452: the hash of one block under the other.
+struct Powers {
+    key: [u8; BLOCK_BYTES],
+    /// The last one that was asked for.
+    last: (usize, [u8; BLOCK_BYTES]),
+}
+
+impl Powers {
+    fn new(key: &[u8; BLOCK_BYTES]) -> Self {
+        Self { key: *key, last: (1, *key) }
+    }
+
+    fn product(a: &[u8], b: &[u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
+        let mut hash = Hash::new(b);
+        hash.update(a);
+        hash.finish()
+    }
+
+    /// The key to the power `exponent`, which is at least one.
+    fn of(&mut self, exponent: usize) -> [u8; BLOCK_BYTES] {
+        if self.last.0 != exponent {
+            let mut power = self.key;
+            for bit in (0..exponent.ilog2()).rev() {
+                power = Self::product(&power, &power);
+                if exponent >> bit & 1 == 1 {
+                    power = Self::product(&power, &self.key);
+                }
+            }
+            self.last = (exponent, power);
+        }
+        self.last.1
+    }
+
+    /// The hash of a message, from that of its beginning and the sums of the `blocks` that follow.
+    fn extend(&mut self, hash: [u8; BLOCK_BYTES], sums: &[u8], blocks: usize) -> [u8; BLOCK_BYTES] {
+        let raised = Self::product(&hash, &self.of(blocks));
+        let own = Self::product(sums, &self.key);
+        std::array::from_fn(|byte| raised[byte] ^ own[byte])
+    }
+}
+
+impl Drop for Powers {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.last.1.zeroize();
+    }
 }
 
 /// A device in host memory, which does what the kernels do, and only when its results are wanted: so the
@@ -195,42 +487,45 @@ pub(super) mod host {
     #[derive(Default)]
     struct HostLane {
         memory: Vec<u8>,
-        running: Option<(Work, usize)>,
+        running: Option<Launch>,
     }
 
     impl Lane for HostLane {
         fn start<'a>(
             &mut self,
-            work: Work,
-            bytes: usize,
-            inputs: impl Iterator<Item = &'a [u8]>,
+            launch: &Launch,
+            inputs: impl Iterator<Item = (usize, &'a [u8])>,
         ) -> Result<(), Error> {
-            let stride = stride(bytes);
-            let before = self.running.replace((work, stride));
+            let before = self.running.replace(launch.clone());
             assert!(before.is_none(), "a lane is emptied before it is filled again");
-            self.memory = vec![0xee; work.inputs() * stride];
-            let columns = self.memory.chunks_mut(stride).zip(inputs);
-            let filled = columns.map(|(column, input)| column[..bytes].copy_from_slice(input));
-            assert_eq!(filled.count(), work.inputs());
+            self.memory = vec![0xee; launch.reach()];
+            for (at, input) in inputs {
+                self.memory[..launch.up][at..at + input.len()].copy_from_slice(input);
+            }
             Ok(())
         }
 
-        fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
-            let (work, stride) = self.running.take().expect("a lane is filled before");
-            let rows = match work {
-                Work::Xor => 0b11,
-                Work::Share { rows, .. } => rows,
+        fn finish<'a>(
+            &mut self,
+            outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
+        ) -> Result<(), Error> {
+            let launch = self.running.take().expect("a lane is filled before");
+            let stride = launch.threads as usize * VECTOR_BYTES;
+            let (inputs, rows) = match launch.function {
+                Function::Xor => (2, 0b11),
+                Function::Share => (COLUMNS, launch.numbers[2]),
+                _ => panic!("kernels over jobs run in simulations of a device"),
             };
             let mut written = 0;
-            for (number, output) in outputs.enumerate() {
+            for (number, (at, output)) in outputs.enumerate() {
+                assert_eq!(at, number * stride);
                 output.fill(0);
-                for input in (0..work.inputs()).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1)
-                {
+                for input in (0..inputs).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1) {
                     otp::xor(output, &self.memory[input * stride..]);
                 }
-                written += 1;
+                written += stride;
             }
-            assert_eq!(written, work.outputs());
+            assert_eq!(0..written, launch.down);
             Ok(())
         }
     }

@@ -5,18 +5,23 @@
 //! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
 
 use crate::base::{Fault, Faulty, ShareLetter};
+use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::{align, pack, pairhmm, ungapped};
 
+pub mod conformance;
 pub mod cpu;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
-#[cfg(any(feature = "cuda", feature = "wgpu", test))]
+mod jobs;
 mod lane;
+pub mod measure;
+mod process;
+pub mod steady;
+pub mod table;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
-
-#[cfg(test)]
-mod conformance;
+mod xrt;
 
 /// A machine that runs kernels.
 pub trait Device: Send + Sync {
@@ -26,11 +31,16 @@ pub trait Device: Send + Sync {
     /// What the hardware calls itself, for reports.
     fn model(&self) -> String;
 
-    /// Opens a queue for pieces of at most `piece_bytes` a half of a stripe (or a pad).
+    /// Opens a queue for pieces of at most `piece_bytes` a half of a stripe (or a pad), and for
+    /// batches of jobs that take four times as much with their results and scratch.
     ///
-    /// All device memory is taken here and wiped when the queue is dropped. Longer inputs go in
-    /// pieces; a device that cannot hold that much takes smaller ones.
+    /// All device memory is taken here, twice four pieces, and wiped when the queue is dropped.
+    /// Longer inputs go in pieces; a device that cannot hold that much takes smaller ones.
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error>;
+
+    /// Copies a table to the device: the words of all parts after each other. It stays there until
+    /// the last [`Resident`] is dropped, and is used by queues of this device only.
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
 }
 
 /// Work on one device: one method per kernel, over host memory, done when the method returns.
@@ -38,7 +48,8 @@ pub trait Device: Send + Sync {
 /// After an error the slices that were to be written hold anything.
 ///
 /// # Panics
-/// All methods, on shapes or letters that the twin of the same name refuses.
+/// All methods, on shapes, letters or hashes that the twin of the same name refuses, and on a table that
+/// another device made.
 pub trait Queue: Send {
     /// Splits a secret in place into share A and gives share B ([`crate::kernel::share::split`]).
     fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error>;
@@ -61,14 +72,61 @@ pub trait Queue: Send {
 
     /// `data ^= pad` ([`crate::kernel::otp::xor`]).
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
+
+    /// Seals `data` by a pad and gives the hash of the ciphertext ([`crate::kernel::otp::Hash::seal`]).
+    fn seal(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error>;
+
+    /// Opens what was sealed, and gives the same hash ([`crate::kernel::otp::Hash::open`]). Whether it
+    /// is the right one must be known before anything else sees the data.
+    fn open(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error>;
+
+    /// Aligns every query to its target, in order ([`crate::kernel::align::scalar`]).
+    fn align(
+        &mut self,
+        pairs: &[align::Pair<'_>],
+        scores: &align::Scores,
+    ) -> Result<Vec<Option<align::Placement>>, Error>;
+
+    /// The penalty of every job, in order ([`crate::kernel::pairhmm::Batch::scalar`]).
+    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error>;
+
+    /// Packs every read, in order ([`crate::kernel::pack::scalar`]).
+    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error>;
+
+    /// Marks where every read differs, in order ([`crate::kernel::ungapped::scalar`]).
+    fn ungapped(
+        &mut self,
+        genome: &Genome,
+        laid: &[ungapped::Laid<'_>],
+    ) -> Result<Vec<ungapped::Mismatches>, Error>;
+
+    /// The first entry of every seed and their number, in order ([`crate::kernel::lookup::scalar`]).
+    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;
 }
 
 /// How a device is opened.
 pub type Open = fn() -> Result<Box<dyn Device>, Error>;
 
-/// Every kind of device, the fastest to be expected last.
-pub const BACKENDS: &[(&str, Open)] =
-    &[("cpu", cpu::open), ("wgpu", open_wgpu), ("cuda", open_cuda)];
+/// Every kind of device, the fastest to be expected last; `fpga-sim` is for tests.
+pub const BACKENDS: &[(&str, Open)] = &[
+    ("fpga-sim", process::open_fpga_sim),
+    ("cpu", cpu::open),
+    ("xrt", xrt::open),
+    ("wgpu", open_wgpu),
+    ("cuda", open_cuda),
+];
+
+use table::{Genome, Resident, SeedTable};
 
 #[cfg(feature = "cuda")]
 use cuda::open as open_cuda;
@@ -114,6 +172,14 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// The device has not as much memory.
+    #[error("device '{device}' has not the memory for pieces of {piece_bytes} bytes")]
+    NoMemory {
+        /// Its name in [`BACKENDS`].
+        device: &'static str,
+        /// What was asked for.
+        piece_bytes: usize,
+    },
     /// The device was there and failed.
     #[error("device '{device}' failed to {step}")]
     Failed {
@@ -132,7 +198,6 @@ impl Error {
     }
 
     /// For `map_err`: a driver's error at `step`.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     fn failed<E>(device: &'static str, step: &'static str) -> impl FnOnce(E) -> Self
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -146,7 +211,7 @@ impl Faulty for Error {
         match self {
             Error::Unknown { .. } => Fault::Config,
             Error::Absent { .. } => Fault::Unavailable,
-            Error::Failed { .. } => Fault::System,
+            Error::NoMemory { .. } | Error::Failed { .. } => Fault::System,
         }
     }
 }

@@ -8,12 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use wgpu::{BufferUsages, MapMode, PollType};
 
-use super::lane::{COLUMNS, Lane, Lanes, VECTOR_BYTES, Work, stride};
+use super::lane::{COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
+use super::table::Resident;
 use super::{Device, Error, Queue};
 
 const NAME: &str = "wgpu";
-/// Invocations of one workgroup, as in the shaders.
-const WORKGROUP: usize = 256;
 /// Bytes of the shaders' `Plan`.
 const PLAN_BYTES: usize = 16;
 
@@ -23,10 +22,10 @@ struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     bindings: wgpu::BindGroupLayout,
-    share: wgpu::ComputePipeline,
-    xor: wgpu::ComputePipeline,
+    /// In the order of [`FUNCTIONS`].
+    pipelines: [wgpu::ComputePipeline; FUNCTIONS.len()],
     /// The first complaint since it was last asked for.
-    complaint: Arc<Mutex<Option<String>>>,
+    complaint: Arc<Mutex<Option<wgpu::Error>>>,
 }
 
 /// Opens the fastest device that a Vulkan driver offers.
@@ -51,13 +50,14 @@ impl Gpu {
         let complaint = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&complaint);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            keep.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+            keep.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }));
         let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: None,
             entries: &[
                 binding(0, wgpu::BufferBindingType::Storage { read_only: false }),
                 binding(1, wgpu::BufferBindingType::Uniform),
+                binding(2, wgpu::BufferBindingType::Storage { read_only: true }),
             ],
         });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -75,18 +75,42 @@ impl Gpu {
                 cache: None,
             })
         };
-        let share = pipeline(wgpu::include_wgsl!("../../shaders/share.wgsl"));
-        let xor = pipeline(wgpu::include_wgsl!("../../shaders/xor.wgsl"));
-        let gpu = Self { model, device, queue, bindings, share, xor, complaint };
+        let pipelines = [
+            pipeline(wgpu::include_wgsl!("../../shaders/xor.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/share.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/otp.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/align.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/pairhmm.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/pack.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/ungapped.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/lookup.wgsl")),
+        ];
+        let gpu = Self { model, device, queue, bindings, pipelines, complaint };
         gpu.complaint("compile its kernels")?;
         Ok(gpu)
+    }
+
+    /// The buffers of one launch: memory, plan and table.
+    fn bind(&self, buffers: [&wgpu::Buffer; 3]) -> wgpu::BindGroup {
+        let entry = |binding: usize| wgpu::BindGroupEntry {
+            binding: binding as u32,
+            resource: buffers[binding].as_entire_binding(),
+        };
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.bindings,
+            entries: &[0, 1, 2].map(entry),
+        })
     }
 
     /// Whether the driver complained since the last call.
     fn complaint(&self, step: &'static str) -> Result<(), Error> {
         match self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
-            Some(reason) => Err(Error::failed(NAME, step)(reason)),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::NoMemory { device: NAME, piece_bytes: 0 })
+            }
+            Some(reason) => Err(Error::failed(NAME, step)(reason.to_string())),
         }
     }
 }
@@ -113,22 +137,54 @@ impl Device for Arc<Gpu> {
         let limits = self.device.limits();
         let groups = limits.max_compute_workgroups_per_dimension as usize;
         let most = (limits.max_storage_buffer_binding_size as usize / COLUMNS)
-            .min(groups * WORKGROUP * VECTOR_BYTES);
+            .min(groups * Function::Share.block() as usize * VECTOR_BYTES);
         let column_bytes =
             stride(piece_bytes.clamp(1, most)).min(most / VECTOR_BYTES * VECTOR_BYTES);
-        let lanes = [GpuLane::new(self, column_bytes)?, GpuLane::new(self, column_bytes)?];
+        let lane = || match GpuLane::new(self, column_bytes) {
+            Err(Error::NoMemory { device, .. }) => Err(Error::NoMemory { device, piece_bytes }),
+            lane => lane,
+        };
+        let lanes = [lane()?, lane()?];
         Ok(Box::new(Lanes::new(lanes, column_bytes)))
+    }
+
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        let bytes = 4 * parts.iter().map(|part| part.len()).sum::<usize>().max(1);
+        let limit = self.device.limits().max_storage_buffer_binding_size;
+        if bytes as u64 > limit {
+            let reason = format!("{bytes} bytes are more than a binding can have, {limit}");
+            return Err(Error::failed(NAME, "take a table")(reason));
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes as u64,
+            usage: BufferUsages::STORAGE,
+            mapped_at_creation: true,
+        });
+        let mut mapped =
+            buffer.get_mapped_range_mut(..).map_err(Error::failed(NAME, "take a table"))?;
+        let mut at = 0;
+        for part in parts {
+            let part: &[u8] = bytemuck::cast_slice(part);
+            mapped.slice(at..at + part.len()).copy_from_slice(part);
+            at += part.len();
+        }
+        drop(mapped);
+        buffer.unmap();
+        self.complaint("take a table")?;
+        Ok(Arc::new(buffer))
     }
 }
 
-/// Buffers for one piece.
+/// Buffers for one piece or batch.
 struct GpuLane {
     gpu: Arc<Gpu>,
-    /// Mapped while no work is on its way: the columns, then the plan.
+    /// Mapped while no work is on its way: the inputs, then the plan.
     upload: wgpu::Buffer,
-    columns: wgpu::Buffer,
+    memory: wgpu::Buffer,
     plan: wgpu::Buffer,
     download: wgpu::Buffer,
+    /// Of kernels that read no table, which see a few zeros instead.
     bound: wgpu::BindGroup,
     running: Option<Running>,
 }
@@ -138,8 +194,8 @@ struct Running {
     submission: wgpu::SubmissionIndex,
     /// Whether `upload` and `download` could be mapped, one message each.
     mapped: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
-    stride: usize,
-    outputs: usize,
+    /// Bytes of results.
+    down: u64,
 }
 
 impl GpuLane {
@@ -155,49 +211,36 @@ impl GpuLane {
         let bytes = COLUMNS * column_bytes;
         let upload = buffer(bytes + PLAN_BYTES, BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC);
         let both = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-        let columns = buffer(bytes, BufferUsages::STORAGE | both);
+        let memory = buffer(bytes, BufferUsages::STORAGE | both);
         let plan = buffer(PLAN_BYTES, BufferUsages::UNIFORM | BufferUsages::COPY_DST);
         let download = buffer(bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST);
-        let bound = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &gpu.bindings,
-            entries: &[
-                wgpu::BindGroupEntry { binding: 0, resource: columns.as_entire_binding() },
-                wgpu::BindGroupEntry { binding: 1, resource: plan.as_entire_binding() },
-            ],
-        });
+        let zeros = buffer(PLAN_BYTES, BufferUsages::STORAGE);
+        let bound = gpu.bind([&memory, &plan, &zeros]);
         gpu.complaint("take memory")?;
-        Ok(Self { gpu: Arc::clone(gpu), upload, columns, plan, download, bound, running: None })
+        Ok(Self { gpu: Arc::clone(gpu), upload, memory, plan, download, bound, running: None })
     }
 }
 
 impl Lane for GpuLane {
     fn start<'a>(
         &mut self,
-        work: Work,
-        bytes: usize,
-        inputs: impl Iterator<Item = &'a [u8]>,
+        launch: &Launch,
+        inputs: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Result<(), Error> {
-        let stride = stride(bytes);
-        let (pipeline, rows) = match work {
-            Work::Xor => (&self.gpu.xor, 0),
-            Work::Share { rows, .. } => (&self.gpu.share, rows),
-        };
-        let vectors = stride / VECTOR_BYTES;
-        let plan = [vectors as u32, work.outputs() as u32, rows, 0];
+        let [first, second, third] = launch.numbers;
         let plan_at = self.upload.size() as usize - PLAN_BYTES;
         let mut upload =
             self.upload.get_mapped_range_mut(..).map_err(Error::failed(NAME, "be written to"))?;
+        let plan = [first, second, third, 0];
         upload.slice(plan_at..).copy_from_slice(bytemuck::cast_slice(&plan));
-        for (number, column) in inputs.enumerate() {
-            upload.slice(number * stride..).slice(..bytes).copy_from_slice(column);
+        for (at, input) in inputs {
+            upload.slice(at..at + input.len()).copy_from_slice(input);
         }
         drop(upload);
         self.upload.unmap();
 
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        let up = (work.inputs() * stride) as u64;
-        encoder.copy_buffer_to_buffer(&self.upload, 0, &self.columns, 0, up);
+        encoder.copy_buffer_to_buffer(&self.upload, 0, &self.memory, 0, launch.up as u64);
         encoder.copy_buffer_to_buffer(
             &self.upload,
             plan_at as u64,
@@ -206,12 +249,16 @@ impl Lane for GpuLane {
             PLAN_BYTES as u64,
         );
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.set_pipeline(pipeline);
-        pass.set_bind_group(0, &self.bound, &[]);
-        pass.dispatch_workgroups(vectors.div_ceil(WORKGROUP) as u32, 1, 1);
+        pass.set_pipeline(&self.gpu.pipelines[launch.function as usize]);
+        let bound = launch.table.as_ref().map(|table| {
+            let table = table.downcast_ref().expect("a table of this device");
+            self.gpu.bind([&self.memory, &self.plan, table])
+        });
+        pass.set_bind_group(0, bound.as_ref().unwrap_or(&self.bound), &[]);
+        pass.dispatch_workgroups(launch.threads.div_ceil(launch.function.block()), 1, 1);
         drop(pass);
-        let down = (work.outputs() * stride) as u64;
-        encoder.copy_buffer_to_buffer(&self.columns, 0, &self.download, 0, down);
+        let (from, down) = (launch.down.start as u64, launch.down.len() as u64);
+        encoder.copy_buffer_to_buffer(&self.memory, from, &self.download, 0, down);
         let submission = self.gpu.queue.submit([encoder.finish()]);
 
         let (sender, mapped) = mpsc::channel();
@@ -222,11 +269,14 @@ impl Lane for GpuLane {
         self.download.map_async(MapMode::Read, ..down, move |outcome| {
             let _ = sender.send(outcome);
         });
-        self.running = Some(Running { submission, mapped, stride, outputs: work.outputs() });
+        self.running = Some(Running { submission, mapped, down });
         self.gpu.complaint("start work")
     }
 
-    fn finish<'a>(&mut self, outputs: impl Iterator<Item = &'a mut [u8]>) -> Result<(), Error> {
+    fn finish<'a>(
+        &mut self,
+        outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
+    ) -> Result<(), Error> {
         let Some(running) = self.running.take() else { return Ok(()) };
         let failed = "finish work";
         let wait = PollType::Wait { submission_index: Some(running.submission), timeout: None };
@@ -235,11 +285,10 @@ impl Lane for GpuLane {
             outcome.map_err(Error::failed(NAME, failed))?;
         }
         self.gpu.complaint(failed)?;
-        let down = (running.outputs * running.stride) as u64;
         let results =
-            self.download.get_mapped_range(..down).map_err(Error::failed(NAME, failed))?;
-        for (column, result) in outputs.zip(results.chunks(running.stride)) {
-            column.copy_from_slice(&result[..column.len()]);
+            self.download.get_mapped_range(..running.down).map_err(Error::failed(NAME, failed))?;
+        for (at, output) in outputs {
+            output.copy_from_slice(&results[at..at + output.len()]);
         }
         drop(results);
         self.download.unmap();
@@ -258,7 +307,7 @@ impl Drop for GpuLane {
         }
         self.upload.unmap();
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        for buffer in [&self.columns, &self.download] {
+        for buffer in [&self.memory, &self.download] {
             encoder.clear_buffer(buffer, 0, None);
         }
         self.gpu.queue.submit([encoder.finish()]);

@@ -3,7 +3,8 @@
 //! An answer counts when it came to its end in time, has status 200, is the document that the
 //! standard describes, and has just what was asked for. Everything else is an error, and nothing
 //! of it is used. Redirections are not followed, answers are not decompressed, no other
-//! certificates are believed than those of the authority that was given.
+//! certificates are believed than those of the authority that was given. Answers are wiped where
+//! they are ours; the buffers of the HTTP and TLS libraries are not.
 
 use std::net::IpAddr;
 use std::sync::Arc;

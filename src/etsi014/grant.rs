@@ -12,6 +12,8 @@
 //! | 1 | fresh keys: group (2), number (2), bytes of each (4) |
 //! | 2 | copies, of keys from another link: the same, then for each its name (16) and its bytes |
 //!
+//! The version is in the kinds of the messages: another one would have others.
+//!
 //! The answer ([`GRANTED`]) is the sequence number and a byte for each entry with keys.
 
 use super::held::{Group, SLAVES_MAX};

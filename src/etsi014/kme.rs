@@ -210,8 +210,10 @@ impl Kme {
         self.held.fetch(caller, master, ids)
     }
 
-    /// Applications of this site, and nobody else.
-    fn permit(&self, caller: &SaeId) -> Result<(), Refusal> {
+    /// Whether `caller` is an application of this site: nobody else gets an answer.
+    ///
+    /// Errors: 401.
+    pub fn permit(&self, caller: &SaeId) -> Result<(), Refusal> {
         match self.directory.get(caller) {
             Some(site) if site == self.keys.site() => Ok(()),
             _ => Err(Refusal::Unauthorized),
@@ -228,7 +230,7 @@ impl Kme {
         };
         let number = within("number", request.number.unwrap_or(1), 1, settings.keys_per_request)?;
         let size = request.size.unwrap_or(settings.key_bits);
-        if size % 8 != 0 {
+        if !size.is_multiple_of(8) {
             return Err(Refusal::bad(text::SIZE));
         }
         let bits = within("size", size, settings.key_bits_min, settings.key_bits_max)?;
@@ -275,7 +277,7 @@ impl Kme {
             let mut key = Secret::new(vec![0; bytes].into_boxed_slice());
             let filled = random.fill(key.expose_mut());
             filled.map_err(|_| Refusal::unavailable("the source of random numbers fails"))?;
-            keys.push(NamedKey { id: names.next(), bytes: key });
+            keys.push(NamedKey { id: names.issue(), bytes: key });
         }
         Ok(keys)
     }

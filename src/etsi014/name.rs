@@ -7,7 +7,9 @@
 //! a permutation of just these ("cycle walking": Black and Rogaway 2002, section 4); on the average
 //! that takes 64 blocks. Different places therefore never have the same name, and whoever sees
 //! names without the key of the permutation cannot tell them from random numbers: not how many
-//! keys there were between two of them, whose those were, or how long. No byte of a key goes in.
+//! keys there were between two of them, whose those were, or how long. No byte of a key goes in, so
+//! that even who breaks AES learns places and nothing of keys; and a name that somebody makes up
+//! opens nothing, because who may have which key is said inside the one-time pad.
 
 use std::fmt;
 use std::str::FromStr;
@@ -112,7 +114,7 @@ impl Names {
     }
 
     /// The name of the next key.
-    pub fn next(&mut self) -> KeyId {
+    pub fn issue(&mut self) -> KeyId {
         let mut block = [0; 16];
         block[8..].copy_from_slice(&self.next.to_be_bytes());
         // 62 bits are left of it, as the last eight bytes of such a UUID have two of their own.
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn names_read_back_and_nothing_else_does() {
-        let id = names(1).next();
+        let id = names(1).issue();
         assert_eq!(id.to_string().parse::<KeyId>().unwrap(), id);
         assert_eq!(id.to_string().to_uppercase().parse::<KeyId>().unwrap(), id);
         let text = "550e8400-e29b-41d4-a716-446655440000";
@@ -157,8 +159,8 @@ mod tests {
     fn both_ends_give_the_same_names_and_never_one_twice() {
         let (mut a, mut b, mut seen) = (names(2), names(2), HashSet::new());
         for _ in 0..20_000 {
-            let id = a.next();
-            assert_eq!(id, b.next());
+            let id = a.issue();
+            assert_eq!(id, b.issue());
             assert!(seen.insert(id));
             let text = id.to_string();
             assert_eq!(&text[14..15], "8", "version");
@@ -173,10 +175,10 @@ mod tests {
     fn names_in_a_row_look_like_random_numbers() {
         const COUNT: u32 = 20_000;
         let mut names = names(3);
-        let mut previous = u128::from_be_bytes(names.next().0);
+        let mut previous = u128::from_be_bytes(names.issue().0);
         let (mut ones, mut changes, mut growing) = ([0u32; 128], [0u32; 128], 0u32);
         for _ in 0..COUNT {
-            let id = u128::from_be_bytes(names.next().0);
+            let id = u128::from_be_bytes(names.issue().0);
             for bit in 0..128 {
                 ones[bit] += u32::from(id >> bit & 1 == 1);
                 changes[bit] += u32::from((id ^ previous) >> bit & 1 == 1);
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn other_keys_give_other_names() {
         let (mut a, mut b) = (names(4), names(5));
-        let of_a: HashSet<_> = (0..1000).map(|_| a.next()).collect();
-        assert!((0..1000).all(|_| !of_a.contains(&b.next())));
+        let of_a: HashSet<_> = (0..1000).map(|_| a.issue()).collect();
+        assert!((0..1000).all(|_| !of_a.contains(&b.issue())));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::grant::{self, Entry, Verdict};
 use super::held::{Group, HeldKeys};
@@ -11,7 +12,7 @@ use super::message::NamedKey;
 use super::name::{Names, PERMUTATION_KEY_BYTES};
 use super::supply::Supply;
 use crate::base::fault::with_causes;
-use crate::base::{Chunk, Secret, SiteId};
+use crate::base::{Chunk, Clock, Secret, SiteId};
 use crate::key::KeyStore;
 use crate::net::{self, Connection, Incoming, Listener};
 
@@ -48,6 +49,7 @@ impl Receiver {
                 Err(net::Error::ListenerClosed { .. }) => return,
                 Err(error) => {
                     (self.note)(with_causes(&error));
+                    Clock::system().sleep(Duration::from_millis(100));
                     continue;
                 }
             };

@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -35,6 +35,9 @@ use crate::base::Secret;
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a request's line and headers.
 const HEADER_BYTES_MAX: usize = 16 << 10;
+/// What is read, and for how long, of a body that is too long.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+const DRAIN: Duration = Duration::from_secs(1);
 /// How long a handshake, a body, or the next request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request waits for other key managers.
@@ -117,7 +120,6 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, kme: Arc<Kme>) -> io::R
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(HEADER_BYTES_MAX)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(tls), service);
     connection.await.map_err(io::Error::other)
 }
@@ -133,6 +135,7 @@ async fn answer(kme: &Kme, caller: Option<&SaeId>, request: Request<Incoming>) -
 }
 
 async fn route(kme: &Kme, caller: &SaeId, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    kme.permit(caller)?;
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     if path == "/api/v1/openapi.json" && head.method == Method::GET {
@@ -177,14 +180,39 @@ async fn route(kme: &Kme, caller: &SaeId, request: Request<Incoming>) -> Result<
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    match timeout(PATIENCE, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+async fn read(mut body: Incoming) -> Result<Vec<u8>, Refusal> {
+    match timeout(PATIENCE, collect(&mut body)).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            // Whoever is still writing when the connection is closed would not see the answer.
+            let _ = timeout(DRAIN, drain(&mut body)).await;
             let message = format!("the body is longer than {BODY_BYTES_MAX} bytes").into();
             Err(Refusal::BadRequest { message, detail: None })
         }
         _ => Err(Refusal::bad("the body did not come to its end")),
+    }
+}
+
+/// The whole body; `None` when it is too long.
+async fn collect(body: &mut Incoming) -> Result<Option<Vec<u8>>, hyper::Error> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            if bytes.len() + data.len() > BODY_BYTES_MAX {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(Some(bytes))
+}
+
+async fn drain(body: &mut Incoming) {
+    let mut left = DRAIN_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
     }
 }
 
@@ -222,10 +250,6 @@ fn refused(refusal: &Refusal) -> Answer {
     *answer.status_mut() = refusal.status();
     if let Refusal::Method { allow } = refusal {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    }
-    if refusal.status() == StatusCode::BAD_REQUEST {
-        // Where a request ends is certain only if it was read to its end.
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
@@ -20,6 +21,8 @@ use super::name::{Names, PERMUTATION_KEY_BYTES};
 use super::refusal::Refusal;
 use super::supply::Supply;
 use crate::base::Secret;
+use crate::base::clock::Stopwatch;
+use crate::base::fault::with_causes;
 use crate::key;
 use crate::net::{self, Connection, Dialer};
 use crate::otp;
@@ -29,7 +32,10 @@ const WAITING_MAX: usize = 4096;
 /// Requests of one grant at most.
 const BATCH_MAX: usize = 256;
 /// Bytes of fresh key that are made at once, from the first time of a session to the last.
-const STEP_BYTES: (usize, usize) = (4 << 10, 256 << 10);
+const STEP_BYTES: (usize, usize) = (1 << 10, 256 << 10);
+
+/// How long a link without key is left alone: each new session would take the little that arrives.
+const REST: Duration = Duration::from_secs(1);
 
 const SHORT: &str = "not enough keys are stored for this SAE pair";
 const AWAY: &str = "the KME of a slave SAE cannot be reached";
@@ -66,7 +72,8 @@ impl Supplier {
     /// The settings of `dialer` bound how long that may take; `note` is told what goes wrong.
     pub fn start(dialer: Dialer, note: impl Fn(String) + Send + 'static) -> io::Result<Self> {
         let (sender, jobs) = bounded(WAITING_MAX);
-        let worker = Worker { dialer, session: None, note: Box::new(note) };
+        let worker =
+            Worker { dialer, session: None, failing: false, empty: None, note: Box::new(note) };
         thread::Builder::new().name("key-supplier".into()).spawn(move || worker.run(&jobs))?;
         Ok(Self(sender))
     }
@@ -85,6 +92,10 @@ impl Supplier {
 struct Worker {
     dialer: Dialer,
     session: Option<Session>,
+    /// Whether the operator was told: not for every request again.
+    failing: bool,
+    /// Since when there is not even key for a session.
+    empty: Option<Stopwatch>,
     note: Box<dyn Fn(String) + Send>,
 }
 
@@ -135,15 +146,24 @@ impl Worker {
     /// One outcome for each job. A session that was there before may have died of age: then it is
     /// tried again with another.
     fn grant(&mut self, jobs: &[Job]) -> Vec<Outcome> {
+        let refused = |reason| jobs.iter().map(|_| Err(Refusal::unavailable(reason))).collect();
+        if self.empty.is_some_and(|watch| watch.elapsed() < REST) {
+            return refused(SHORT);
+        }
         let had_session = self.session.is_some();
         let mut outcome = self.attempt(jobs);
-        if outcome.is_err() && had_session {
+        if had_session && outcome.as_ref().is_err_and(|error| !is_exhausted(error)) {
             outcome = self.attempt(jobs);
         }
+        let empty = outcome.as_ref().is_err_and(is_exhausted);
+        self.empty = empty.then(Stopwatch::start);
+        let told = std::mem::replace(&mut self.failing, outcome.is_err());
         outcome.unwrap_or_else(|error| {
             let reason = if is_exhausted(&error) { SHORT } else { AWAY };
-            (self.note)(crate::base::fault::with_causes(&error));
-            jobs.iter().map(|_| Err(Refusal::unavailable(reason))).collect()
+            if !told {
+                (self.note)(with_causes(&error));
+            }
+            refused(reason)
         })
     }
 

@@ -46,7 +46,7 @@ impl Supply {
         for _ in 0..number {
             let mut key = Secret::new(vec![0; bytes].into_boxed_slice());
             self.fill(key.expose_mut());
-            keys.push(NamedKey { id: names.next(), bytes: key });
+            keys.push(NamedKey { id: names.issue(), bytes: key });
         }
         Some(keys)
     }

@@ -8,6 +8,7 @@ mod blocking;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod file_writer;
+pub mod hygiene;
 mod read_ahead;
 mod replace;
 pub mod sim;

@@ -38,6 +38,15 @@ pub enum Step {
     Deletion,
 }
 
+/// A query and the window it is aligned to: one of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// Base codes, 0 to 3 for A, C, G, T; others are unknown.
+    pub query: &'a [u8],
+    /// Likewise.
+    pub target: &'a [u8],
+}
+
 /// The best alignment of a query to a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {

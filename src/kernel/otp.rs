@@ -19,8 +19,8 @@ pub const BLOCK_BYTES: usize = 16;
 /// A part of a pad that is worked out when it is used: AES-256 in counter mode. Wiped on drop.
 pub struct Expansion {
     start: usize,
-    key: Secret<[u8; 32]>,
-    counter: Secret<u128>,
+    /// On the heap, so that moving the expansion leaves no copy behind.
+    secret: Box<(Secret<[u8; 32]>, Secret<u128>)>,
 }
 
 impl Expansion {
@@ -29,19 +29,22 @@ impl Expansion {
     ///
     /// # Panics
     /// When `start` is not a multiple of [`BLOCK_BYTES`].
-    pub fn new(start: usize, key: Secret<[u8; 32]>, counter: u128) -> Self {
+    pub fn new(start: usize, key: &[u8; 32], counter: u128) -> Self {
         assert!(start.is_multiple_of(BLOCK_BYTES), "an expansion begins with a whole block");
-        Self { start, key, counter: Secret::new(counter) }
+        let mut secret = Box::new((Secret::new([0; 32]), Secret::new(0)));
+        secret.0.expose_mut().copy_from_slice(key);
+        *secret.1.expose_mut() = counter;
+        Self { start, secret }
     }
 
     /// The AES-256 key.
     pub fn key(&self) -> &[u8; 32] {
-        self.key.expose()
+        self.secret.0.expose()
     }
 
     /// The counter block at byte `at` of the pad.
     fn counter_at(&self, at: usize) -> u128 {
-        self.counter.expose().wrapping_add(((at - self.start) / BLOCK_BYTES) as u128)
+        self.secret.1.expose().wrapping_add(((at - self.start) / BLOCK_BYTES) as u128)
     }
 }
 
@@ -225,8 +228,7 @@ mod tests {
     /// K4 = K1 ^ AES-256-CTR(K2), over two sub-blocks with keys of their own, from any block on.
     #[test]
     fn a_pad_is_what_is_stored_with_the_key_stream_on_it() {
-        let expansion =
-            |start, key: u8, counter| Expansion::new(start, Secret::new([key; 32]), counter);
+        let expansion = |start, key: u8, counter| Expansion::new(start, &[key; 32], counter);
         let expansions = [expansion(0, 1, u128::MAX - 1), expansion(64, 2, 7)];
         let stored: Vec<u8> = (0..100).collect();
         let mut whole = vec![0; 100];

@@ -14,14 +14,14 @@ pub const PER_PHRED: i32 = 32;
 pub const QUALITY_MAX: u8 = 60;
 
 /// A haplotype base beyond its ends: differs from every base.
-const OUTSIDE: u8 = 5;
+pub const OUTSIDE: u8 = 5;
 
 /// Penalty of a path that does not exist. Twice it still is a 16-bit number, so that a sum needs
 /// no care before it is brought down to this again.
-const NEVER: i16 = i16::MAX / 2;
+pub const NEVER: i16 = i16::MAX / 2;
 
-/// Cells that are computed together.
-const LANES: usize = 8;
+/// Cells that are computed together: a band has a multiple of them.
+pub const LANES: usize = 8;
 
 /// Greatest penalty that is told from no path at all.
 pub const LIMIT_MAX: i32 = NEVER as i32;
@@ -68,6 +68,18 @@ impl Default for BasePenalties {
 }
 
 impl BasePenalties {
+    /// Penalties of an agreeing and a differing base of each quality.
+    pub fn by_quality(&self) -> impl Iterator<Item = (i16, i16)> + '_ {
+        self.agree.iter().copied().zip(self.differ.iter().copied())
+    }
+
+    /// Penalties of an agreeing and a differing base of one quality.
+    #[inline]
+    pub fn pair(&self, quality: u8) -> [i16; 2] {
+        let quality = usize::from(quality.min(QUALITY_MAX));
+        [self.agree[quality], self.differ[quality]]
+    }
+
     /// Penalty of reading `base` with `quality` from a haplotype that has `from`.
     #[inline]
     pub fn of(&self, base: u8, quality: u8, from: u8) -> i32 {
@@ -75,6 +87,46 @@ impl BasePenalties {
         let penalties = if base == from || base > 3 { &self.agree } else { &self.differ };
         i32::from(penalties[quality])
     }
+}
+
+/// Which read on which haplotype, and what [`banded`] is told besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// Number of the read in its batch.
+    pub read: usize,
+    /// Number of the haplotype in its batch.
+    pub haplotype: usize,
+    /// First and last diagonal of the band.
+    pub diagonals: (i32, i32),
+    /// Greatest penalty that is told from no path at all.
+    pub limit: i32,
+}
+
+/// Many reads on many haplotypes.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// What [`Job::read`] counts.
+    pub reads: &'a [ReadPart<'a>],
+    /// What [`Job::haplotype`] counts.
+    pub haplotypes: &'a [HaplotypePart<'a>],
+    /// What is wanted: one penalty each.
+    pub jobs: &'a [Job],
+    /// For all of them.
+    pub penalties: &'a BasePenalties,
+}
+
+impl Batch<'_> {
+    /// The penalty of one job.
+    pub fn scalar(&self, job: usize, rows: &mut Rows) -> i32 {
+        let Job { read, haplotype, diagonals: (first, last), limit } = self.jobs[job];
+        let (read, haplotype) = (self.reads[read], self.haplotypes[haplotype]);
+        banded(read, haplotype, first..=last, self.penalties, limit, rows)
+    }
+}
+
+/// Number of diagonals of a band from its first and last: at least as many, a multiple of [`LANES`].
+pub fn width((first, last): (i32, i32)) -> usize {
+    usize::try_from(last - first + 1).unwrap_or(0).next_multiple_of(LANES)
 }
 
 /// Penalty of the read on one diagonal, without any gap. Stops above `limit` with a larger number.
@@ -161,7 +213,7 @@ pub fn banded(
 ) -> i32 {
     let limit = limit.min(LIMIT_MAX);
     let low = *diagonals.start();
-    let width = usize::try_from(diagonals.end() - low + 1).unwrap_or(0).next_multiple_of(LANES);
+    let width = width((low, *diagonals.end()));
     rows.lay_out(haplotype, low, read.bases.len() + width, width);
     let mut best = 0;
     for (at, (&base, &quality)) in read.bases.iter().zip(read.qualities).enumerate() {

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::base::{Chunk, Pool};
+use crate::device::cpu::secret_pages::protect;
 
 /// Room for a payload of a round size and its tags, and how many of that size are kept.
 const CLASSES: [(usize, usize); 5] = [
@@ -13,7 +14,8 @@ const CLASSES: [(usize, usize); 5] = [
     ((4 << 20) + 4096, 8),
 ];
 
-/// Chunks in a few sizes; each size takes its memory when it is first asked for.
+/// Chunks in a few sizes; each size takes its memory when it is first asked for. It is left out of core
+/// dumps and, as far as the limit on locked memory goes, never swapped out.
 #[derive(Default)]
 pub struct LeaseChunks {
     pools: [OnceLock<Pool>; CLASSES.len()],
@@ -26,7 +28,13 @@ impl LeaseChunks {
         let class = CLASSES.iter().position(|(room, _)| *room >= bytes);
         let pooled = class.and_then(|class| {
             let (room, chunks) = CLASSES[class];
-            self.pools[class].get_or_init(|| Pool::new(chunks, room)).try_take()
+            self.pools[class]
+                .get_or_init(|| {
+                    Pool::prepared(chunks, room, |memory| {
+                        protect(memory);
+                    })
+                })
+                .try_take()
         });
         let mut chunk = pooled.unwrap_or_else(|| Chunk::with_capacity(bytes));
         chunk.set_len(bytes);

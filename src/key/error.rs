@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::{ByteCount, Fault, Faulty, SiteId};
 
-use super::{KeyRange, LEASE_BYTES_MAX, StreamId};
+use super::{Class, KeyRange, LEASE_BYTES_MAX, StreamId};
 
 /// Why keys could not be had. No variant holds a byte of key.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,18 @@ pub enum Error {
         stream: StreamId,
         /// What contradicts what.
         reason: &'static str,
+    },
+    /// The peer has not made the next reservation durable yet: it is to be asked, and awaited.
+    #[error("the peer has not countersigned more keys of stream {stream} yet")]
+    Unsigned {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// The two ends hold no key in common that a call could begin with.
+    #[error("the two ends of stream {stream} have no greeting keys in common")]
+    NoGreeting {
+        /// The stream.
+        stream: StreamId,
     },
     /// A claim that does not lie inside its reservation, is empty or passes the last position.
     #[error("key {range} of stream {stream} cannot be claimed from reservation {reservation}")]
@@ -123,6 +135,22 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The part of the key that was in memory only is gone, as after a power cut (Fig. 5).
+    #[error("key {range} of stream {stream} is lost: what was only in memory is gone")]
+    Lost {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        range: KeyRange,
+    },
+    /// The keeper of what is in memory only cannot do what it is to do.
+    #[error("the keeper {what}")]
+    Keeper {
+        /// What it does or does not.
+        what: &'static str,
+        /// What the system said.
+        source: Option<io::Error>,
+    },
     /// A block of a pool cannot be had or kept.
     #[error("pool {path}: {what}")]
     Pool {
@@ -155,8 +183,18 @@ pub enum Error {
         /// Which health test.
         test: &'static str,
     },
+    /// The random numbers are weaker than the site's settings want them.
+    #[error("random numbers from {origin} are weaker than {least}, which 'random-class' wants")]
+    TooWeak {
+        /// What is known about them.
+        origin: String,
+        /// The weakest that may be used.
+        least: Class,
+    },
     /// The wish for a random source is not understood.
-    #[error("'{text}' is not a random source; there are 'os', 'device:/path' and 'key-stream'")]
+    #[error(
+        "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
+    )]
     UnknownRandom {
         /// What was configured.
         text: String,
@@ -166,7 +204,8 @@ pub enum Error {
 impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
-            Error::Exhausted { .. } => Fault::TryAgain,
+            Error::Exhausted { .. } | Error::Unsigned { .. } => Fault::TryAgain,
+            Error::NoGreeting { .. } => Fault::Integrity,
             Error::Reused { .. } | Error::Quarantined { .. } => Fault::Integrity,
             Error::Unsound { .. } | Error::Unhealthy { .. } => Fault::Integrity,
             Error::TooLong { .. } => Fault::Data,
@@ -174,6 +213,9 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
+            Error::TooWeak { .. } => Fault::Refused,
+            Error::Keeper { .. } => Fault::Unavailable,
+            Error::Lost { .. } => Fault::Integrity,
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
             Error::LinkFile { source, .. }
             | Error::PadFile { source, .. }
@@ -191,8 +233,17 @@ impl Faulty for Error {
             Error::Exhausted { wait: None, .. } => {
                 Some("no key arrives by itself: import another pad".into())
             }
-            Error::Quarantined { .. } => Some(
-                "a state folder was lost or set back; declare its keys lost at both ends".into(),
+            Error::Quarantined { stream, .. } | Error::NoGreeting { stream } => Some(format!(
+                "a state folder was lost or set back, or calls were answered by a stranger; give up \
+                 the earlier keys at both ends: 'dsgd keys retire {}' at {}, then what it says at {}",
+                stream.receiver, stream.sender, stream.receiver
+            )),
+            Error::Keeper { source: Some(_), .. } => {
+                Some("start it, before keys are imported: dsgd serve keeper".into())
+            }
+            Error::Lost { .. } => Some(
+                "give up the keys below the end of the loss at both ends: 'dsgd keys retire'"
+                    .into(),
             ),
             _ => None,
         }

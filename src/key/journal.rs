@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::{Clock, SiteId};
 
+use super::admission::Promises;
+use super::greeting::range_at;
 use super::ledger::{self, LEDGER_AT, Purpose, RECORD_BYTES, Record, Role};
-use super::mark::{self, LoadError, Mark, MarkMedium, SLOT_BYTES, Slot};
+use super::mark::{self, LoadError, Mark, MarkMedium, SLOT_BYTES, Slot, Suspicion, UpdateError};
 use super::{Error, KeyRange, KeySource, StreamId};
 
 /// Bytes that a ledger grows by at once: a file that does not change its length syncs faster.
@@ -98,13 +100,15 @@ pub(crate) struct Journal {
     role: Role,
     label: String,
     path: PathBuf,
-    file: MarkFile,
+    /// One thread at a time; other processes and other openings are kept away by the lock on `file`.
+    medium: Mutex<Box<dyn MarkMedium + Send>>,
+    file: Option<Arc<File>>,
     session: u64,
     clock: Clock,
     seen: AtomicU64,
-    turn: Mutex<()>,
+    seen_sequence: AtomicU64,
     /// Locked, shared, as long as the session may use what it reserved.
-    _alive: File,
+    _alive: Option<File>,
 }
 
 impl Journal {
@@ -121,29 +125,52 @@ impl Journal {
         let path = record_path(folder, role);
         let failed = |source| Error::Ledger { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let sessions = path.with_extension("sessions");
+        // A record is made before the file of its sessions.
+        let removed = sessions.exists() && !path.exists();
         let file = MarkFile::open(&path).map_err(failed)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        let session = getrandom::u64()
-            .map_err(|source| Error::Random { name: "os".into(), source: source.into() })?;
         let label = format!("{stream} {role:?}");
-        let sessions = path.with_extension("sessions");
         let alive = File::options().create(true).append(true).open(&sessions).map_err(failed)?;
         if alive.try_lock().is_ok() {
-            sweep(&path, &stream, source);
+            sweep(&path, &label, &stream, source);
             alive.unlock().map_err(failed)?;
         }
         alive.lock_shared().map_err(failed)?;
+        let lock = Some(Arc::clone(&file.0));
+        let journal = Self {
+            file: lock,
+            _alive: Some(alive),
+            ..Self::over(Box::new(file), path, stream, role, clock)?
+        };
+        if removed {
+            journal.suspect(Suspicion::Removed)?;
+        }
+        Ok(journal)
+    }
+
+    /// The record on a medium of which there is no other opening.
+    pub(crate) fn over(
+        medium: Box<dyn MarkMedium + Send>,
+        path: PathBuf,
+        stream: StreamId,
+        role: Role,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let session = getrandom::u64()
+            .map_err(|source| Error::Random { name: "os".into(), source: source.into() })?;
         Ok(Self {
+            label: format!("{stream} {role:?}"),
             stream,
             role,
-            label,
             path,
-            file,
+            medium: Mutex::new(medium),
+            file: None,
             session,
             clock,
             seen: AtomicU64::new(0),
-            turn: Mutex::new(()),
-            _alive: alive,
+            seen_sequence: AtomicU64::new(0),
+            _alive: None,
         })
     }
 
@@ -158,8 +185,17 @@ impl Journal {
 
     /// Reads the mark.
     pub(crate) fn load(&self) -> Result<Mark, Error> {
-        let _lock = self.lock(File::lock_shared)?;
-        mark::load(&mut self.file.clone(), &self.label).map_err(|error| self.refused(error))
+        let mut held = self.hold(File::lock_shared)?;
+        mark::load(held.medium(), &self.label).map_err(|error| self.refused(error))
+    }
+
+    /// Reads the mark for use.
+    ///
+    /// Errors: [`Error::Quarantined`] also when the stream was found to be set back.
+    pub(crate) fn load_usable(&self) -> Result<Mark, Error> {
+        let mark = self.load()?;
+        self.check_usable(&mark)?;
+        Ok(mark)
     }
 
     /// Changes the mark while nobody else can, and makes it durable together with an entry in the
@@ -168,38 +204,112 @@ impl Journal {
         &self,
         change: impl FnOnce(&mut Mark) -> Result<KeyRange, Error>,
     ) -> Result<KeyRange, Error> {
-        let mut file = self.file.clone();
-        let _lock = self.lock(File::lock)?;
-        let settled = mark::settle(&mut file, &self.label);
-        let mut mark = settled.map_err(|error| self.refused(error))?;
-        let range = change(&mut mark)?;
-        let record = self.record(range, Purpose::Session);
-        mark::commit(&mut file, &self.label, &mut mark, &record)
-            .map_err(|source| self.failed(source))?;
+        let mut spent = KeyRange::between(0, 0);
+        self.record(Purpose::Session, |mark| {
+            spent = change(mark)?;
+            Ok(Some(spent))
+        })?;
+        Ok(spent)
+    }
+
+    /// As [`spend`](Self::spend), for any purpose; without a range nothing is changed.
+    pub(crate) fn record(
+        &self,
+        purpose: Purpose,
+        change: impl FnOnce(&mut Mark) -> Result<Option<KeyRange>, Error>,
+    ) -> Result<Mark, Error> {
+        self.update(|mark| {
+            self.check_usable(mark)?;
+            Ok(change(mark)?.map(|range| self.entry(range, purpose)))
+        })
+    }
+
+    /// From now on, and after every restart, the stream is in quarantine.
+    pub(crate) fn suspect(&self, suspicion: Suspicion) -> Result<(), Error> {
+        self.update(|mark| {
+            let known = mark.suspicion().is_some();
+            mark.suspect(suspicion);
+            let none = KeyRange { position: mark.position(), units: 0 };
+            Ok((!known).then(|| self.entry(none, Purpose::Suspicion)))
+        })
+        .map(drop)
+    }
+
+    /// What jobs of this site were promised of the stream; nothing in memory.
+    pub(crate) fn promises(&self) -> Option<Promises> {
+        self.file.as_ref().map(|_| Promises::of(&self.path))
+    }
+
+    /// The number drawn for this session.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// The turn to agree on new greeting keys, for as long as the file is held; none while another
+    /// session has it.
+    pub(crate) fn turn_to_ask(&self) -> Option<Turn> {
+        if self.file.is_none() {
+            return Some(Turn { _file: None });
+        }
+        let path = self.path.with_extension("greeting");
+        let file = File::options().create(true).append(true).open(path).ok()?;
+        file.try_lock().is_ok().then_some(Turn { _file: Some(file) })
+    }
+
+    /// The error for a stream that is suspected.
+    pub(crate) fn quarantined(&self, suspicion: Suspicion) -> Error {
+        Error::Quarantined { stream: self.stream.clone(), reason: suspicion.reason() }
+    }
+
+    fn check_usable(&self, mark: &Mark) -> Result<(), Error> {
+        match mark.suspicion() {
+            Some(suspicion) => Err(self.quarantined(suspicion)),
+            None if mark.sequence() < self.seen_sequence.load(Ordering::Relaxed) => {
+                let reason = "its record was set back while it was in use";
+                Err(Error::Quarantined { stream: self.stream.clone(), reason })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn update(
+        &self,
+        change: impl FnOnce(&mut Mark) -> Result<Option<Record>, Error>,
+    ) -> Result<Mark, Error> {
+        let mut held = self.hold(File::lock)?;
+        let mark =
+            mark::update(held.medium(), &self.label, change).map_err(|error| match error {
+                UpdateError::Load(error) => self.refused(error),
+                UpdateError::Change(error) => error,
+                UpdateError::Commit(source) => self.failed(source),
+            })?;
         self.seen.store(mark.position(), Ordering::Relaxed);
-        Ok(range)
+        self.seen_sequence.fetch_max(mark.sequence(), Ordering::Relaxed);
+        Ok(mark)
     }
 
     /// Gives up every unit below `position` and below whatever the record says, however damaged it
     /// is, and so ends a quarantine. Returns the new mark.
     pub(crate) fn declare_lost(&self, position: u64) -> Result<u64, Error> {
-        let mut file = self.file.clone();
-        let _lock = self.lock(File::lock)?;
-        let salvaged = mark::salvage(&mut file, &self.label);
+        let mut held = self.hold(File::lock)?;
+        let salvaged = mark::salvage(held.medium(), &self.label);
         let mut mark = salvaged.map_err(|source| self.failed(source))?;
         let start = mark.position();
         mark.forget_below(start.max(position));
-        let record = self.record(KeyRange::between(start, mark.position()), Purpose::Lost);
-        mark::commit(&mut file, &self.label, &mut mark, &record)
+        let record = self.entry(KeyRange::between(start, mark.position()), Purpose::Lost);
+        mark::commit(held.medium(), &self.label, &mut mark, &record)
             .map_err(|source| self.failed(source))?;
         Ok(mark.position())
     }
 
-    fn lock(&self, lock: fn(&File) -> io::Result<()>) -> Result<Lock<'_>, Error> {
-        Lock::new(&self.file.0, &self.turn, lock).map_err(|source| self.failed(source))
+    fn hold(&self, lock: fn(&File) -> io::Result<()>) -> Result<Held<'_>, Error> {
+        let medium = self.medium.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file.as_deref();
+        file.map_or(Ok(()), lock).map_err(|source| self.failed(source))?;
+        Ok(Held { medium, file })
     }
 
-    fn record(&self, range: KeyRange, purpose: Purpose) -> Record {
+    fn entry(&self, range: KeyRange, purpose: Purpose) -> Record {
         let time = self.clock.since_epoch();
         Record { range, role: self.role, purpose, session: self.session, time }
     }
@@ -213,43 +323,47 @@ impl Journal {
         }
     }
 
-    fn failed(&self, source: io::Error) -> Error {
+    pub(crate) fn failed(&self, source: io::Error) -> Error {
         Error::Ledger { path: self.path.clone(), source }
     }
 }
 
-/// Destroys every key that was ever reserved or claimed. What cannot be read or written now is left
-/// for the next time: it is never used either way.
-fn sweep(path: &Path, stream: &StreamId, source: &dyn KeySource) {
+/// A turn, given up on drop.
+pub(crate) struct Turn {
+    _file: Option<File>,
+}
+
+/// Destroys every key that was ever reserved or claimed, but the greeting keys in force. What cannot
+/// be read or written now is left for the next time: it is never used either way.
+fn sweep(path: &Path, label: &str, stream: &StreamId, source: &dyn KeySource) {
+    let mark = MarkFile::open(path).map_err(LoadError::from);
+    let Ok(mark) = mark.and_then(|mut file| mark::load(&mut file, label)) else { return };
+    let held =
+        |range: &KeyRange| mark.greetings().iter().any(|keys| range_at(keys.start).overlaps(range));
     for record in ledger::read(path).unwrap_or_default() {
-        if source.sweep(stream, record.range).is_err() {
+        if !held(&record.range) && source.sweep(stream, record.range).is_err() {
             break;
         }
     }
 }
 
-/// A lock on a file, given up on drop. It excludes other processes and other openings of the file;
-/// the turn excludes other threads that have the same opening.
-struct Lock<'a> {
-    file: &'a File,
-    _turn: MutexGuard<'a, ()>,
+/// The medium, and the lock on its file, given up on drop.
+struct Held<'a> {
+    medium: MutexGuard<'a, Box<dyn MarkMedium + Send>>,
+    file: Option<&'a File>,
 }
 
-impl<'a> Lock<'a> {
-    fn new(
-        file: &'a File,
-        turn: &'a Mutex<()>,
-        lock: fn(&File) -> io::Result<()>,
-    ) -> io::Result<Self> {
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        lock(file)?;
-        Ok(Self { file, _turn })
+impl Held<'_> {
+    fn medium(&mut self) -> &mut dyn MarkMedium {
+        &mut **self.medium
     }
 }
 
-impl Drop for Lock<'_> {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // The system gives it up at the latest when the file is closed.
-        let _ = self.file.unlock();
+        if let Some(file) = self.file {
+            // The system gives it up at the latest when the file is closed.
+            let _ = file.unlock();
+        }
     }
 }

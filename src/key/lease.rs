@@ -109,10 +109,9 @@ impl KeyLease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Secret;
 
     fn lease(stored: Option<&[u8]>) -> KeyLease {
-        let expansion = |start, key| Expansion::new(start, Secret::new([key; 32]), 5);
+        let expansion = |start, key| Expansion::new(start, &[key; 32], 5);
         let expansions = vec![expansion(0, 1), expansion(48, 2)];
         let stored = stored.map(|stored| Chunk::from_bytes(0, stored));
         KeyLease::expanded(KeyRange { position: 3, units: 6 }, stored, expansions, &Arc::default())

@@ -38,6 +38,15 @@ pub enum Purpose {
     Session,
     /// The operator declared them lost.
     Lost,
+    /// Greetings are authenticated with them, and nothing else.
+    Greeting,
+    /// None are: the stream was found to be set back.
+    Suspicion,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 4] =
+        [Purpose::Session, Purpose::Lost, Purpose::Greeting, Purpose::Suspicion];
 }
 
 /// One reservation or claim.
@@ -61,7 +70,7 @@ impl Record {
         let mut bytes = [0; RECORD_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = u8::from(self.role == Role::Follower);
-        bytes[5] = u8::from(self.purpose == Purpose::Lost);
+        bytes[5] = Purpose::ALL.iter().position(|known| *known == self.purpose).unwrap_or(0) as u8;
         let time = u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX);
         let words = [self.range.position, self.range.units, self.session, time];
         for (word, out) in words.iter().zip(bytes[8..40].chunks_exact_mut(8)) {
@@ -81,7 +90,7 @@ impl Record {
         Some(Self {
             range: KeyRange { position: word(8)?, units: word(16)? },
             role: if bytes[4] == 0 { Role::Sender } else { Role::Follower },
-            purpose: if bytes[5] == 0 { Purpose::Session } else { Purpose::Lost },
+            purpose: *Purpose::ALL.get(usize::from(bytes[5]))?,
             session: word(24)?,
             time: Duration::from_nanos(word(32)?),
         })
@@ -116,15 +125,19 @@ impl Entry {
 pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Ledger { path: path.into(), source })?;
-    let entries =
-        bytes.get(LEDGER_AT..).unwrap_or(&[]).chunks_exact(RECORD_BYTES).map(Entry::first);
+    parse(&bytes).map_err(|index| Error::LedgerDamaged { path: path.into(), index })
+}
+
+/// The entries in the content of such a file; the number of the damaged one, if one is.
+pub(crate) fn parse(file: &[u8]) -> Result<Vec<Record>, usize> {
+    let entries = file.get(LEDGER_AT..).unwrap_or(&[]).chunks_exact(RECORD_BYTES).map(Entry::first);
     let mut records = Vec::new();
     let mut torn = None;
     for (index, entry) in entries.enumerate() {
         match (entry, torn) {
             (Entry::Blank, _) => {}
             (Entry::Torn, None) => torn = Some(index),
-            (_, Some(index)) => return Err(Error::LedgerDamaged { path: path.into(), index }),
+            (_, Some(index)) => return Err(index),
             (Entry::Sound(record), None) => records.push(record),
         }
     }
@@ -180,7 +193,8 @@ pub enum Violation {
 pub fn check(sender: &[Record], follower: &[Record]) -> Result<Summary, Violation> {
     let reserved = disjoint(sender, Role::Sender)?;
     let claimed = disjoint(follower, Role::Follower)?;
-    let sessions = follower.iter().filter(|record| record.purpose == Purpose::Session);
+    let sessions = follower.iter().filter(|record| record.purpose != Purpose::Lost);
+    let sessions = sessions.filter(|record| record.range.units > 0);
     for claim in sessions.map(|record| record.range) {
         let before = reserved.partition_point(|range| range.position <= claim.position);
         if before == 0 || !reserved[before - 1].contains(&claim) {

@@ -1,7 +1,7 @@
 //! The mark of one stream end: up to where its keys are reserved or claimed, in two slots.
 //!
-//! A slot is 4 KiB: magic, version, number of gaps, sequence number, position, the gaps, and a
-//! digest over all of it and the name of the stream end. Writes alternate between the slots. The
+//! A slot is 4 KiB: magic, version, number of gaps, sequence number, position, suspicion, ranges of
+//! greeting keys, the gaps, and a digest over all of it and the name of the stream end. Writes alternate between the slots. The
 //! ledger entry number `n - 1` belongs to the mark with sequence number `n`. Both are written
 //! together and synced before any key below the new position is used, so that a crash at any point
 //! leaves the slot of the write before, and at most one entry that the mark does not know: its
@@ -13,17 +13,21 @@
 use std::io;
 
 use super::KeyRange;
-use super::ledger::{Entry, RECORD_BYTES, Record, Role};
+use super::greeting::{self, GreetingKeys};
+use super::ledger::{Entry, Purpose, RECORD_BYTES, Record, Role};
 
 /// Bytes of one slot: the unit that disks promise least badly to write whole.
 pub const SLOT_BYTES: usize = 4096;
 
 /// Most gaps that are remembered; the lowest are given up first, which only loses key.
-pub const GAPS_MAX: usize = 250;
+pub const GAPS_MAX: usize = 240;
 
 const MAGIC: [u8; 8] = *b"dsgdmark";
-const VERSION: u32 = 1;
-const GAPS_AT: usize = 32;
+const VERSION: u32 = 2;
+const SUSPICION_AT: usize = 32;
+const GREETINGS_AT: usize = 40;
+const GREETING_BYTES: usize = 24;
+const GAPS_AT: usize = 96;
 const DIGEST_AT: usize = SLOT_BYTES - 32;
 
 /// The bytes of one slot.
@@ -60,15 +64,100 @@ impl From<io::Error> for LoadError {
     }
 }
 
+/// Why a change was not made durable.
+#[derive(Debug)]
+pub enum UpdateError<E> {
+    /// The mark could not be read.
+    Load(LoadError),
+    /// The change was refused; nothing has changed.
+    Change(E),
+    /// The mark or its entry could not be written: what was to be spent is given up.
+    Commit(io::Error),
+}
+
+/// Why a stream end is not to be used any more, until an operator gave up its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// The peer knows of keys in use that this record has never heard of.
+    Behind,
+    /// The peer has, as used, keys that this record takes for fresh.
+    Refused,
+    /// The record is gone, though there was one.
+    Removed,
+}
+
+impl Suspicion {
+    const ALL: [(u32, Suspicion); 3] =
+        [(1, Suspicion::Behind), (2, Suspicion::Refused), (3, Suspicion::Removed)];
+
+    /// What contradicts what.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Suspicion::Behind => {
+                "the peer has a higher mark than this site, whose state was set back"
+            }
+            Suspicion::Refused => {
+                "the peer has keys as used that are fresh by this site's record, which was set back"
+            }
+            Suspicion::Removed => "its record was removed",
+        }
+    }
+
+    fn code(suspicion: Option<Suspicion>) -> u32 {
+        let known = Self::ALL.iter().find(|(_, known)| Some(*known) == suspicion);
+        known.map_or(0, |(code, _)| *code)
+    }
+}
+
 /// Which keys of a stream are spent, as this end knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     sequence: u64,
     position: u64,
     gaps: Vec<KeyRange>,
+    /// The newest first.
+    greetings: Vec<GreetingKeys>,
+    suspicion: Option<Suspicion>,
 }
 
 impl Mark {
+    /// How often it was changed.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The ranges of greeting keys that it holds, the newest first.
+    pub fn greetings(&self) -> &[GreetingKeys] {
+        &self.greetings
+    }
+
+    /// Uses a greeting key of a range that the peer holds too; which, and of the range that begins
+    /// where. A peer that holds none has never been called: it finds the first range by itself.
+    pub fn take_greeting(&mut self, held: &[u64]) -> Option<(u64, u32)> {
+        let common = |keys: &&mut GreetingKeys| held.is_empty() || held.contains(&keys.start);
+        self.greetings
+            .iter_mut()
+            .filter(common)
+            .find_map(|keys| keys.take().map(|slot| (keys.start, slot)))
+    }
+
+    /// Holds the range at `start`, and beside it only the one that begins at `kept`.
+    pub fn hold_greeting(&mut self, start: u64, kept: Option<u64>) {
+        self.greetings.retain(|keys| Some(keys.start) == kept && keys.start != start);
+        self.greetings.insert(0, GreetingKeys::at(start));
+        self.greetings.truncate(greeting::RANGES_MAX);
+    }
+
+    /// Why the stream is not to be used, if it is not.
+    pub fn suspicion(&self) -> Option<Suspicion> {
+        self.suspicion
+    }
+
+    /// From now on the stream is not to be used.
+    pub fn suspect(&mut self, suspicion: Suspicion) {
+        self.suspicion = Some(suspicion);
+    }
+
     /// The first unit that was never reserved or claimed.
     pub fn position(&self) -> u64 {
         self.position
@@ -84,9 +173,11 @@ impl Mark {
         self.position = self.position.max(position);
     }
 
-    /// Gives up every unit below `position`.
+    /// Gives up every unit below `position`, and with them greeting keys and suspicion.
     pub fn forget_below(&mut self, position: u64) {
         self.raise(position);
+        self.greetings.clear();
+        self.suspicion = None;
         let rest =
             self.gaps.iter().map(|gap| KeyRange::between(gap.position.max(position), gap.end()));
         self.gaps = rest.filter(|gap| gap.units > 0).collect();
@@ -121,6 +212,14 @@ impl Mark {
         slot[12..16].copy_from_slice(&(self.gaps.len() as u32).to_le_bytes());
         slot[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         slot[24..32].copy_from_slice(&self.position.to_le_bytes());
+        let suspicion = Suspicion::code(self.suspicion);
+        slot[SUSPICION_AT..SUSPICION_AT + 4].copy_from_slice(&suspicion.to_le_bytes());
+        slot[SUSPICION_AT + 4] = self.greetings.len() as u8;
+        let places = slot[GREETINGS_AT..GAPS_AT].chunks_exact_mut(GREETING_BYTES);
+        for (keys, bytes) in self.greetings.iter().zip(places) {
+            bytes[..8].copy_from_slice(&keys.start.to_le_bytes());
+            bytes[8..].copy_from_slice(&keys.used.to_le_bytes());
+        }
         for (gap, bytes) in self.gaps.iter().zip(slot[GAPS_AT..DIGEST_AT].chunks_exact_mut(16)) {
             bytes[..8].copy_from_slice(&gap.position.to_le_bytes());
             bytes[8..].copy_from_slice(&gap.units.to_le_bytes());
@@ -135,13 +234,23 @@ impl Mark {
             && slot[8..12] == VERSION.to_le_bytes()
             && slot[DIGEST_AT..] == digest(slot, label);
         let count = u32::from_le_bytes(slot[12..16].try_into().ok()?) as usize;
-        if !sound || count > GAPS_MAX {
+        let code = u32::from_le_bytes(slot[SUSPICION_AT..SUSPICION_AT + 4].try_into().ok()?);
+        let held = usize::from(slot[SUSPICION_AT + 4]);
+        if !sound || count > GAPS_MAX || held > greeting::RANGES_MAX {
             return None;
         }
+        let greetings = slot[GREETINGS_AT..GAPS_AT].chunks_exact(GREETING_BYTES).take(held);
         let gaps = slot[GAPS_AT..DIGEST_AT].chunks_exact(16).take(count);
         Some(Self {
             sequence: word(&slot[16..24]),
             position: word(&slot[24..32]),
+            suspicion: Suspicion::ALL.iter().find(|(known, _)| *known == code).map(|(_, s)| *s),
+            greetings: greetings
+                .map(|keys| GreetingKeys {
+                    start: word(&keys[..8]),
+                    used: u128::from_le_bytes(keys[8..].try_into().expect("16 bytes")),
+                })
+                .collect(),
             gaps: gaps
                 .map(|gap| KeyRange { position: word(&gap[..8]), units: word(&gap[8..]) })
                 .collect(),
@@ -164,6 +273,20 @@ pub fn settle(medium: &mut dyn MarkMedium, label: &str) -> Result<Mark, LoadErro
         .ok_or(LoadError::Contradiction("both copies of its mark are damaged"))?;
     if give_up_unknown(medium, &mut mark)? {
         store(medium, label, &mut mark)?;
+    }
+    Ok(mark)
+}
+
+/// Changes the mark as `change` says and makes it durable, together with the entry that `change`
+/// gives; without one, nothing has changed. Nobody else may have the medium meanwhile.
+pub fn update<E>(
+    medium: &mut dyn MarkMedium,
+    label: &str,
+    change: impl FnOnce(&mut Mark) -> Result<Option<Record>, E>,
+) -> Result<Mark, UpdateError<E>> {
+    let mut mark = settle(medium, label).map_err(UpdateError::Load)?;
+    if let Some(record) = change(&mut mark).map_err(UpdateError::Change)? {
+        commit(medium, label, &mut mark, &record).map_err(UpdateError::Commit)?;
     }
     Ok(mark)
 }
@@ -199,6 +322,15 @@ pub fn salvage(medium: &mut dyn MarkMedium, label: &str) -> io::Result<Mark> {
     Ok(mark)
 }
 
+/// What a wrong program would do after a crash: go on `units` before the mark.
+#[cfg(test)]
+pub(crate) fn resume_inside(medium: &mut dyn MarkMedium, label: &str, units: u64) {
+    if let Ok(mut mark) = settle(medium, label) {
+        mark.position = mark.position.saturating_sub(units);
+        let _ = store(medium, label, &mut mark);
+    }
+}
+
 /// The newest sound slot; `None` when there is none, although something was written. The very
 /// first write goes to slot 1; torn, it leaves slot 0 blank, and no key was used.
 fn load_slots(medium: &mut dyn MarkMedium, label: &str) -> io::Result<Option<Mark>> {
@@ -219,9 +351,14 @@ fn give_up_unknown(medium: &mut dyn MarkMedium, mark: &mut Mark) -> Result<bool,
     }
     let Entry::Sound(record) = Entry::first(first) else { return Ok(false) };
     match record.role {
+        _ if record.range.units == 0 => {}
         Role::Sender => mark.raise(record.range.end()),
         Role::Follower if mark.claim(&record.range) => {}
         Role::Follower => return Err(LoadError::Contradiction("its ledger claims a key twice")),
+    }
+    if record.purpose == Purpose::Greeting && mark.greetings.is_empty() && record.range.units > 0 {
+        // The very first range lies where it lies: another would not be found by the peer.
+        mark.hold_greeting(record.range.position, None);
     }
     Ok(true)
 }

@@ -7,10 +7,16 @@
 //! claimed stands in a [`ledger`] at either end, which [`ledger::check`] compares. The bytes come
 //! from a [`KeySource`]; each kind is a file of its own with one line in [`SOURCES`].
 
+pub mod admission;
+pub mod allowance;
 pub mod chunks;
 pub mod device;
 pub mod error;
+pub mod expansion;
 pub mod follower;
+pub mod generator;
+mod greet;
+pub mod greeting;
 pub mod journal;
 pub mod lease;
 pub mod ledger;
@@ -34,11 +40,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::SiteId;
 
+pub use admission::{Floors, Priority};
 pub use error::Error;
 pub use follower::Follower;
+pub use greet::{CONTROL_FLOOR_BYTES, Greeting};
 pub use lease::KeyLease;
 pub use pool::Pool;
-pub use provenance::{Class, Kind, Provenance, Source};
+pub use provenance::{AtRest, Class, Kind, Provenance, Source};
 pub use random::{RandomSettings, RandomSource};
 pub use sender::Sender;
 pub use sim::SimulatedLink;
@@ -67,7 +75,7 @@ impl fmt::Display for StreamId {
 }
 
 /// Where key bytes lie in a stream: `[position, position + units)` in units of 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyRange {
     /// First unit.
     pub position: u64,

@@ -3,7 +3,8 @@
 //! A file is a header page and then two halves of key. The first half is for the stream that the
 //! first of the two sites sends, the second half for the other. The header says everything about
 //! the pad, in JSON between a magic number and a digest, and nothing about the bytes: a digest of
-//! them would tell something about the key. Pad number `n` of a link has the positions
+//! them would tell something about the key. A pad that is made for [`expansion`](super::expansion) has
+//! the seeds of both halves behind them, as long as it is carried; importing gives them to the keeper. Pad number `n` of a link has the positions
 //! from `n << 34` in either stream, so that both ends agree about positions whatever they import
 //! and when, and a new pad comes after all older ones.
 
@@ -13,11 +14,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::base::{ByteCount, Clock, SiteId};
 
+use super::expansion::{self, Body, BodyId, Method, Seeds};
 use super::{Class, Error, KeyRange, Provenance, RandomSource, Source, StreamId, UNIT_BYTES};
 
 /// Bytes before the first half.
@@ -54,6 +58,9 @@ pub struct PadHeader {
     pub source: Source,
     /// Everybody who had them.
     pub known_to: BTreeSet<SiteId>,
+    /// How they become the key that is used, if they are not it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expansion: Option<Method>,
 }
 
 impl PadHeader {
@@ -81,6 +88,7 @@ impl PadHeader {
             class: origin.class,
             source: origin.source,
             known_to: origin.known_to.iter().chain(&sites).cloned().collect(),
+            expansion: None,
             sites,
         })
     }
@@ -97,6 +105,21 @@ impl PadHeader {
 
     fn file_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + self.key_bytes()
+    }
+
+    /// The length as long as the pad is carried.
+    fn carried_bytes(&self) -> u64 {
+        self.file_bytes() + 2 * self.half_seed_bytes() as u64
+    }
+
+    fn half_seed_bytes(&self) -> usize {
+        self.expansion.map_or(0, |Method::Fig5| expansion::seed_bytes(self.units) as usize)
+    }
+
+    /// The key that the first site sends with, or the other.
+    fn body(&self, half: u8) -> Body {
+        let id = u128::from_str_radix(&self.id, 16).unwrap_or_default();
+        Body { id: BodyId::new(id, half), range: self.range() }
     }
 
     fn encode(&self) -> Option<Box<[u8; HEADER_BYTES]>> {
@@ -120,7 +143,8 @@ impl PadHeader {
         let sound = header.version == VERSION
             && header.sites[0] != header.sites[1]
             && (1..=UNITS_MAX).contains(&header.units)
-            && header.number <= NUMBER_MAX;
+            && header.number <= NUMBER_MAX
+            && (header.expansion.is_none() || u128::from_str_radix(&header.id, 16).is_ok());
         sound.then_some(header)
     }
 }
@@ -136,7 +160,20 @@ pub fn generate(
     folder: &Path,
     clock: &Clock,
 ) -> Result<[PathBuf; 2], Error> {
+    generate_for(None, sites, bytes, random, folder, clock)
+}
+
+/// As [`generate`]; with a method, the files have what it needs besides, and are longer by that.
+pub fn generate_for(
+    expansion: Option<Method>,
+    sites: [SiteId; 2],
+    bytes: ByteCount,
+    random: &mut dyn RandomSource,
+    folder: &Path,
+    clock: &Clock,
+) -> Result<[PathBuf; 2], Error> {
     let mut header = PadHeader::fresh(sites, bytes, random.provenance(), clock)?;
+    header.expansion = expansion;
     let paths = loop {
         let paths = [0, 1].map(|end| folder.join(file_name(&header, end)));
         if !paths.iter().any(|path| path.exists()) {
@@ -180,7 +217,8 @@ fn write(
             options.write(true).create_new(true).mode(0o600).open(path).map_err(failed(path))?,
         );
     }
-    let written = fill(&mut files, paths, &page, header.key_bytes(), random);
+    let bytes = header.carried_bytes() - HEADER_BYTES as u64;
+    let written = fill(&mut files, paths, &page, bytes, random);
     if written.is_err() {
         paths.iter().for_each(|path| drop(destroy(path)));
     }
@@ -224,15 +262,19 @@ fn fill(
 
 /// Moves the pad at `file` into the folder of pads of the link between `site` and `peer`.
 ///
+/// The seeds of a pad that has some go to the keeper, which `seeds` calls, before anything else.
+///
 /// Errors: [`Error::Pad`] when it is damaged, truncated, for other sites, or there already.
 pub(crate) fn import(
     site: &SiteId,
     peer: &SiteId,
     pads: &Path,
     file: &Path,
+    seeds: impl FnOnce() -> Result<Box<dyn Seeds>, Error>,
 ) -> Result<PadHeader, Error> {
     let refused = |what| Error::Pad { path: file.into(), what };
-    let header = Pad::open(file)?.header;
+    let pad = Pad::open_carried(file)?;
+    let header = pad.header.clone();
     if !header.sites.contains(site) || !header.sites.contains(peer) {
         return Err(refused("it is for other sites"));
     }
@@ -243,6 +285,9 @@ pub(crate) fn import(
             true => "it was imported before",
             false => "another pad with its number was imported",
         }));
+    }
+    if header.expansion.is_some() {
+        pad.give_up_seeds(&*seeds()?)?;
     }
     // A link never replaces what is there, unlike a rename.
     match fs::hard_link(file, &target) {
@@ -319,6 +364,15 @@ pub(crate) struct Pad {
 impl Pad {
     /// Opens a pad and checks its header and its length.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, |header| [header.file_bytes(); 2])
+    }
+
+    /// Opens a pad that may still have its seeds with it.
+    fn open_carried(path: &Path) -> Result<Self, Error> {
+        Self::open_as(path, |header| [header.file_bytes(), header.carried_bytes()])
+    }
+
+    fn open_as(path: &Path, lengths: impl FnOnce(&PadHeader) -> [u64; 2]) -> Result<Self, Error> {
         let file = File::options().read(true).write(true).open(path).map_err(failed(path))?;
         let refused = |what| Error::Pad { path: path.into(), what };
         let mut page = Box::new([0; HEADER_BYTES]);
@@ -327,11 +381,47 @@ impl Pad {
             _ => failed(path)(error),
         })?;
         let header = PadHeader::decode(&page).ok_or_else(|| refused("its header is damaged"))?;
-        match file.metadata().map_err(failed(path))?.len().cmp(&header.file_bytes()) {
-            std::cmp::Ordering::Less => Err(refused("it is truncated")),
-            std::cmp::Ordering::Greater => Err(refused("it is longer than its header says")),
-            std::cmp::Ordering::Equal => Ok(Self { header, path: path.into(), file }),
+        let (length, [shortest, longest]) =
+            (file.metadata().map_err(failed(path))?.len(), lengths(&header));
+        if length < shortest || (length > shortest && length < longest) {
+            return Err(refused("it is truncated"));
         }
+        if length > longest {
+            return Err(refused("it is longer than its header says"));
+        }
+        Ok(Self { header, path: path.into(), file })
+    }
+
+    /// Moves the seeds out of the file: to the keeper first, then they are overwritten and cut off. A
+    /// pad without them was being imported before; the keeper has them then.
+    fn give_up_seeds(&self, seeds: &dyn Seeds) -> Result<(), Error> {
+        let (start, half) = (self.header.file_bytes(), self.header.half_seed_bytes());
+        let bodies = [0, 1].map(|half| self.header.body(half));
+        if self.file.metadata().map_err(failed(&self.path))?.len() == start {
+            let absent = Error::Pad { path: self.path.clone(), what: "it has lost its seeds" };
+            let known = bodies.iter().map(|body| Ok(!body.ready(seeds)?.is_empty()));
+            let known = known.collect::<Result<Vec<_>, Error>>()?;
+            return if known == [true; 2] { Ok(()) } else { Err(absent) };
+        }
+        let mut bytes = Zeroizing::new(vec![0; 2 * half].into_boxed_slice());
+        self.file.read_exact_at(&mut bytes, start).map_err(failed(&self.path))?;
+        for (body, bytes) in bodies.iter().zip(bytes.chunks(half)) {
+            body.deposit(seeds, bytes)?;
+        }
+        wipe(&self.file, start, 2 * half as u64)
+            .and_then(|()| self.file.sync_data())
+            .and_then(|()| self.file.set_len(start))
+            .and_then(|()| self.file.sync_all())
+            .map_err(failed(&self.path))
+    }
+
+    /// The key of one direction, if it is expanded.
+    pub(crate) fn body(&self, stream: &StreamId) -> Option<Body> {
+        self.header.expansion.map(|Method::Fig5| self.header.body(self.half(stream)))
+    }
+
+    fn half(&self, stream: &StreamId) -> u8 {
+        u8::from(stream.sender != self.header.sites[0])
     }
 
     /// Reads keys that the pad has.
@@ -357,6 +447,22 @@ impl Pad {
         wipe(&self.file, self.offset(stream, range), range.bytes()).map_err(failed(&self.path))
     }
 
+    /// Waits until what was overwritten is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(failed(&self.path))
+    }
+
+    /// Gives the disk back the place of keys that were overwritten durably, so that it may forget the
+    /// copies it kept. Where the file system cannot, the zeros stay.
+    pub(crate) fn punch(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
+        let (start, bytes) = (self.offset(stream, range), range.bytes());
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, start, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(failed(&self.path)(error.into())),
+        }
+    }
+
     /// Whether the last unit of a range that the pad has holds zeros.
     pub(crate) fn is_wiped(&self, stream: &StreamId, range: KeyRange) -> Result<bool, Error> {
         let mut unit = Zeroizing::new([0; UNIT_BYTES as usize]);
@@ -369,7 +475,7 @@ impl Pad {
     fn offset(&self, stream: &StreamId, range: KeyRange) -> u64 {
         let whole = self.header.range();
         assert!(whole.contains(&range), "the caller chose the pad by the range");
-        let half = u64::from(stream.sender != self.header.sites[0]);
+        let half = u64::from(self.half(stream));
         let unit = half * whole.units + (range.position - whole.position);
         HEADER_BYTES as u64 + unit * UNIT_BYTES
     }

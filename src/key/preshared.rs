@@ -1,15 +1,22 @@
 //! A link whose keys were carried: all pads that were imported for it.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::{BitRate, SiteId};
+use crate::device::cpu::otp;
 
+use super::chunks::LeaseChunks;
+use super::expansion::{self, Body, Seeds};
 use super::journal::link_folder;
 use super::pad::{self, Pad, PadHeader};
 use super::source::Opening;
-use super::{Class, Error, KeyRange, KeySource, Kind, Provenance, Source, StreamId};
+use super::{
+    AtRest, Class, Error, KeyLease, KeyRange, KeySource, Kind, Provenance, Source, StreamId,
+};
 
 /// The name of this kind of link in the configuration.
 pub const KIND: &str = "preshared";
@@ -20,6 +27,10 @@ pub struct PresharedLink {
     pads: Vec<Pad>,
     folder: PathBuf,
     provenance: Provenance,
+    /// The keeper, where a pad needs it.
+    seeds: Option<Box<dyn Seeds>>,
+    /// What this session overwrote: number of the pad, stream and range.
+    wiped: RefCell<Vec<(u64, StreamId, KeyRange)>>,
 }
 
 /// Moves the pad at `file` into the state folder of `site`, as key for the link to `peer`. Sessions
@@ -27,7 +38,8 @@ pub struct PresharedLink {
 ///
 /// Errors: [`Error::Pad`] when it is damaged, truncated, for other sites, or was imported before.
 pub fn import(site: &SiteId, state: &Path, peer: &SiteId, file: &Path) -> Result<PadHeader, Error> {
-    pad::import(site, peer, &pads_folder(&link_folder(state, peer)), file)
+    let seeds = || expansion::connect(state);
+    pad::import(site, peer, &pads_folder(&link_folder(state, peer)), file, seeds)
 }
 
 fn pads_folder(link: &Path) -> PathBuf {
@@ -60,7 +72,9 @@ pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {
             .chain([opening.site.clone(), opening.settings.peer.clone()])
             .collect(),
     };
-    Ok(Box::new(PresharedLink { pads, folder, provenance }))
+    let expanded = headers().any(|header| header.expansion.is_some());
+    let seeds = expanded.then(|| expansion::connect(opening.state())).transpose()?;
+    Ok(Box::new(PresharedLink { pads, folder, provenance, seeds, wiped: RefCell::default() }))
 }
 
 impl PresharedLink {
@@ -73,6 +87,58 @@ impl PresharedLink {
         });
         parts.filter(|(_, part)| part.units > 0)
     }
+
+    /// What is expanded in a pad, and who has its seeds.
+    fn expanded(&self, pad: &Pad, stream: &StreamId) -> Option<(Body, &dyn Seeds)> {
+        pad.body(stream).zip(self.seeds.as_deref())
+    }
+
+    fn pad(&self, range: KeyRange) -> Result<&Pad, Error> {
+        let absent = || Error::Pad {
+            path: self.folder.clone(),
+            what: "no imported pad has the keys that the peer uses",
+        };
+        self.pads.iter().find(|pad| pad.header.range().contains(&range)).ok_or_else(absent)
+    }
+
+    /// Wipes the part of a range that one pad has: what is in memory first, which is enough against
+    /// whoever takes the disk, then what is on the disk.
+    fn wipe(&self, pad: &Pad, stream: &StreamId, part: KeyRange) -> Result<(), Error> {
+        if let Some((body, seeds)) = self.expanded(pad, stream) {
+            body.spend(seeds, part)?;
+        }
+        pad.wipe(stream, part)?;
+        let mut wiped = self.wiped.borrow_mut();
+        match wiped.last_mut() {
+            Some((number, of, last))
+                if (*number, &*of, last.end()) == (pad.header.number, stream, part.position) =>
+            {
+                last.units += part.units;
+            }
+            _ => wiped.push((pad.header.number, stream.clone(), part)),
+        }
+        Ok(())
+    }
+
+    /// Gives the disk back what this session wiped, once the zeros are on it.
+    fn give_back(&self) -> Result<(), Error> {
+        for pad in &self.pads {
+            let wiped = self.wiped.borrow();
+            let mut here = wiped.iter().filter(|(number, ..)| *number == pad.header.number);
+            if here.clone().next().is_some() {
+                pad.sync()?;
+                here.try_for_each(|(_, stream, range)| pad.punch(stream, *range))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PresharedLink {
+    fn drop(&mut self) {
+        // What is not given back stays as zeros.
+        let _ = self.give_back();
+    }
 }
 
 impl KeySource for PresharedLink {
@@ -80,32 +146,57 @@ impl KeySource for PresharedLink {
         &self.provenance
     }
 
+    fn at_rest(&self) -> AtRest {
+        let expanded = self.pads.iter().all(|pad| pad.header.expansion.is_some());
+        if expanded && !self.pads.is_empty() { AtRest::Computational } else { AtRest::Exposed }
+    }
+
     fn rate(&self) -> BitRate {
         BitRate(0)
     }
 
-    fn ready(&self, _: &StreamId) -> Result<Vec<KeyRange>, Error> {
-        Ok(self.pads.iter().map(|pad| pad.header.range()).collect())
+    fn ready(&self, stream: &StreamId) -> Result<Vec<KeyRange>, Error> {
+        let mut ranges = Vec::with_capacity(self.pads.len());
+        for pad in &self.pads {
+            match self.expanded(pad, stream) {
+                Some((body, seeds)) => ranges.extend(body.ready(seeds)?),
+                None => ranges.push(pad.header.range()),
+            }
+        }
+        Ok(ranges)
     }
 
     fn read(&self, stream: &StreamId, range: KeyRange, out: &mut [u8]) -> Result<(), Error> {
         assert_eq!(out.len() as u64, range.bytes(), "the caller made room for the range");
-        let absent = Error::Pad {
-            path: self.folder.clone(),
-            what: "no imported pad has the keys that the peer uses",
-        };
-        let pad = self.pads.iter().find(|pad| pad.header.range().contains(&range));
-        pad.ok_or(absent)?.read(stream, range, out)
+        let lease = self.lease(stream, range, &Arc::default())?;
+        otp::write(&lease.pad(), out);
+        Ok(())
+    }
+
+    fn lease(
+        &self,
+        stream: &StreamId,
+        range: KeyRange,
+        chunks: &Arc<LeaseChunks>,
+    ) -> Result<KeyLease, Error> {
+        let pad = self.pad(range)?;
+        let mut stored = chunks.take(range.bytes() as usize);
+        stored.mark_secret();
+        pad.read(stream, range, &mut stored)?;
+        match self.expanded(pad, stream) {
+            Some((body, seeds)) => body.lease(seeds, stream, range, stored, chunks),
+            None => Ok(KeyLease::new(range, stored)),
+        }
     }
 
     fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
-        self.parts(range).try_for_each(|(pad, part)| pad.wipe(stream, part))
+        self.parts(range).try_for_each(|(pad, part)| self.wipe(pad, stream, part))
     }
 
     fn sweep(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
         for (pad, part) in self.parts(range) {
             if !pad.is_wiped(stream, part)? {
-                pad.wipe(stream, part)?;
+                self.wipe(pad, stream, part)?;
             }
         }
         Ok(())
@@ -230,6 +321,11 @@ mod tests {
 
         let back = b.sender(&site("a")).unwrap().stream().clone();
         fs::remove_file(folder.path().join("a/keys/b/sent")).unwrap();
+        let removed = store(&folder, "a", "b").sender(&site("b")).err().unwrap();
+        assert!(matches!(removed, Error::Quarantined { .. }), "{removed}");
+        for name in ["sent", "sent.sessions"] {
+            fs::remove_file(folder.path().join("a/keys/b").join(name)).unwrap();
+        }
         let mut again = store(&folder, "a", "b").sender(&site("b")).unwrap();
         let wiped = again.take(16).err().unwrap();
         assert!(matches!(wiped, Error::Pad { .. }), "{wiped} {rest} {back}");

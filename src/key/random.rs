@@ -11,6 +11,7 @@ use crate::base::SiteId;
 use crate::device::cpu::otp;
 
 use super::device::Device;
+use super::generator::Generator;
 use super::{Class, Error, KeyRange, Kind, Provenance, Sender, Source};
 
 /// Bytes asked of a source at once.
@@ -25,12 +26,19 @@ pub trait RandomSource: Send {
     fn provenance(&self) -> &Provenance;
 }
 
-/// A random source as it is named in a configuration: `os`, `device:/dev/hwrng` or `key-stream`.
+/// A random source as it is named in a configuration: `key-stream`, `generator`, `os` or
+/// `device:/dev/hwrng`.
+///
+/// `key-stream` is the one to choose for sharing: as strong as the keys of the link, free of a generator,
+/// and share C need not be sent. Where share C is to be sent, `generator` is the fast one and a physical
+/// `device:` the strong one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum RandomSettings {
     /// The operating system's generator.
     OperatingSystem,
+    /// This program's generator, seeded by the operating system's: as strong, and faster.
+    Generator,
     /// A device or a file of recorded random bytes, which is used up from its end.
     Device(PathBuf),
     /// The keys that are shared with the holder of share C, which then need not be sent.
@@ -47,6 +55,7 @@ impl RandomSettings {
     ) -> Result<Box<dyn RandomSource>, Error> {
         Ok(match self {
             RandomSettings::OperatingSystem => Box::new(OperatingSystem::new(owner.clone())),
+            RandomSettings::Generator => Box::new(Generator::new(owner.clone())?),
             RandomSettings::Device(path) => Box::new(Device::open(path, owner.clone())?),
             RandomSettings::KeyStream => Box::new(KeyStream::new(sender()?)),
         })
@@ -59,6 +68,7 @@ impl FromStr for RandomSettings {
     fn from_str(text: &str) -> Result<Self, Error> {
         match (text, text.strip_prefix("device:")) {
             ("os", _) => Ok(RandomSettings::OperatingSystem),
+            ("generator", _) => Ok(RandomSettings::Generator),
             ("key-stream", _) => Ok(RandomSettings::KeyStream),
             (_, Some(path)) if !path.is_empty() => Ok(RandomSettings::Device(path.into())),
             _ => Err(Error::UnknownRandom { text: text.into() }),
@@ -84,6 +94,7 @@ impl fmt::Display for RandomSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RandomSettings::OperatingSystem => f.write_str("os"),
+            RandomSettings::Generator => f.write_str("generator"),
             RandomSettings::Device(path) => write!(f, "device:{}", path.display()),
             RandomSettings::KeyStream => f.write_str("key-stream"),
         }
@@ -176,7 +187,7 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_they_are_written() {
-        for text in ["os", "device:/dev/hwrng", "key-stream"] {
+        for text in ["os", "generator", "device:/dev/hwrng", "key-stream"] {
             assert_eq!(text.parse::<RandomSettings>().unwrap().to_string(), text);
         }
         for text in ["", "device:", "rdrand", "OS"] {

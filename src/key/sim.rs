@@ -183,8 +183,8 @@ impl KeySource for SimulatedLink {
         range: KeyRange,
         chunks: &Arc<LeaseChunks>,
     ) -> Result<KeyLease, Error> {
-        let key = Secret::new(*self.key(stream));
-        let expansions = vec![Expansion::new(0, key, u128::from(range.position))];
+        let counter = u128::from(range.position);
+        let expansions = vec![Expansion::new(0, self.key(stream), counter)];
         Ok(KeyLease::expanded(range, None, expansions, chunks))
     }
 

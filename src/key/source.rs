@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{BitRate, Clock, SiteId};
 
 use super::chunks::LeaseChunks;
-use super::{Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
+use super::{AtRest, Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
 
 /// A link in a site's configuration: `[[key]] peer = "lsa" kind = "sim" file = "link.json"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,11 @@ impl LinkSettings {
 pub trait KeySource: Send {
     /// What is known about the bytes.
     fn provenance(&self) -> &Provenance;
+
+    /// What its unused keys are to somebody who takes this site's disk.
+    fn at_rest(&self) -> AtRest {
+        AtRest::Exposed
+    }
 
     /// What arrives in each direction.
     fn rate(&self) -> BitRate;
@@ -91,6 +96,13 @@ pub struct Opening<'a> {
     pub settings: &'a LinkSettings,
     /// The time that the supply goes by.
     pub clock: &'a Clock,
+}
+
+impl Opening<'_> {
+    /// The site's state folder.
+    pub fn state(&self) -> &Path {
+        self.folder.ancestors().nth(2).unwrap_or(self.folder)
+    }
 }
 
 /// Opens one kind of source.

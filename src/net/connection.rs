@@ -1,12 +1,16 @@
 //! One connection to a proven peer: messages out, messages in.
+//!
+//! Between them go the session's own frames, by which either end has its keys countersigned. Whoever
+//! sends reads what has come meanwhile when he needs an answer, and keeps messages for later.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use zeroize::Zeroize;
 
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Clock, Pool, SiteId};
-use crate::key;
+use crate::key::{self, Priority};
 use crate::otp::frame::Type;
 use crate::otp::{self, HEADER_BYTES, Header, Received, Session, Statistics, TAG_BYTES};
 
@@ -31,6 +35,11 @@ pub struct Connection {
     channel: Channel,
     settings: Settings,
     pool: Option<Pool>,
+    /// Messages that came while an answer was awaited.
+    early: VecDeque<Message>,
+    early_bytes: usize,
+    /// Whether the peer has closed in order.
+    ended: bool,
     /// Where payloads that are only lent are sealed.
     scratch: Vec<u8>,
     /// Where it is counted what was carried, at the end.
@@ -45,6 +54,15 @@ impl Drop for Connection {
         let key_bytes = sent.key_bytes + received.key_bytes;
         traffic.add(self.peer(), Carried { payload_bytes, key_bytes });
     }
+}
+
+/// What became of a payload that must not be late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was sent.
+    Sent,
+    /// There was no key for it: nothing was sent.
+    Muted,
 }
 
 /// What protects the frames.
@@ -62,19 +80,28 @@ pub(super) struct Plain {
 /// Payloads up to this size get memory of their own, so that small messages take no full chunk.
 const SMALL_BYTES: usize = 64 << 10;
 
+/// Most bytes of messages that are kept while an answer is awaited: more means that both ends send
+/// much at once and neither reads.
+const EARLY_BYTES_MAX: usize = 64 << 20;
+
 /// How often the stock of keys is looked at while waiting for it.
 const KEY_POLL: std::ops::Range<Duration> = Duration::from_millis(5)..Duration::from_secs(1);
 
 impl Connection {
     pub(super) fn new(wire: Wire, channel: Channel, settings: &Settings) -> Self {
-        Self {
+        let mut connection = Self {
             wire,
             channel,
             settings: settings.clone(),
             pool: None,
+            early: VecDeque::new(),
+            early_bytes: 0,
+            ended: false,
             scratch: Vec::new(),
             traffic: None,
-        }
+        };
+        connection.prioritise(settings.priority);
+        connection
     }
 
     /// Counts what was carried in `traffic` when the connection ends.
@@ -104,11 +131,37 @@ impl Connection {
         }
     }
 
-    /// Says that `frames` messages of `payload_bytes` bytes each come now: key for just these is
-    /// then reserved, and none is left over at the end.
-    pub fn expect_to_send(&mut self, frames: u64, payload_bytes: u64) {
+    /// Says that `frames` messages of `payload_bytes` bytes each come now, and makes sure of the key
+    /// for them: just these are then reserved, and no other job is promised them.
+    ///
+    /// Errors: waits for keys as set, then [`otp::Error::Key`] with `Exhausted`: what is there is
+    /// promised to others, or kept for those of higher priority. Nothing was sent.
+    pub fn expect_to_send(&mut self, frames: u64, payload_bytes: u64) -> Result<(), Error> {
+        let Channel::Otp(session) = &mut self.channel else { return Ok(()) };
+        let address = self.wire.address();
+        with_keys(&self.settings, address, || session.expect_to_send(frames, payload_bytes))
+    }
+
+    /// What the connection is for, from now on.
+    pub fn prioritise(&mut self, priority: Priority) {
         if let Channel::Otp(session) = &mut self.channel {
-            session.expect_to_send(frames, payload_bytes);
+            session.leave(self.settings.floors.left_by(priority));
+        }
+    }
+
+    /// Sends a copy of `payload` if there is key for it now, for what is worthless later: a
+    /// conference goes mute, it does not wait and never falls back to weaker protection.
+    ///
+    /// Errors: as for [`send`](Self::send), but for exhaustion.
+    pub fn send_or_mute(&mut self, kind: u16, payload: &[u8]) -> Result<Outcome, Error> {
+        let waits = (self.settings.key_wait, self.settings.on_wait.take());
+        self.settings.key_wait = Duration::ZERO;
+        let sent = self.send(kind, payload);
+        (self.settings.key_wait, self.settings.on_wait) = waits;
+        match sent {
+            Ok(()) => Ok(Outcome::Sent),
+            Err(Error::Session { source, .. }) if source.is_exhaustion() => Ok(Outcome::Muted),
+            Err(error) => Err(error),
         }
     }
 
@@ -141,12 +194,12 @@ impl Connection {
     ///
     /// Errors: [`Error::Unsupported`] on a plain connection; else as for [`send`](Self::send).
     pub fn send_keyed(&mut self, kind: u16, bytes: usize) -> Result<Chunk, Error> {
-        let Channel::Otp(session) = &mut self.channel else {
+        let Channel::Otp(_) = &self.channel else {
             return Err(Error::Unsupported { address: self.wire.address().into() });
         };
-        let (envelope, pad) =
-            with_keys(&self.settings, self.wire.address(), || session.seal_keyed(kind, bytes))?;
+        let (envelope, pad) = self.sealed(|session| session.seal_keyed(kind, bytes))?;
         self.wire.write(&[&envelope.header, &envelope.tag])?;
+        self.send_control()?;
         Ok(pad)
     }
 
@@ -155,6 +208,23 @@ impl Connection {
     /// Errors: [`Error::CutOff`] when it just went away; [`Error::Session`] with a bad tag, a
     /// repetition or anything else that is not the next frame. Nothing is delivered then.
     pub fn receive(&mut self) -> Result<Option<Message>, Error> {
+        if let Some(message) = self.early.pop_front() {
+            self.early_bytes -= message.payload.len();
+            return Ok(Some(message));
+        }
+        while !self.ended {
+            match self.receive_frame()? {
+                (Received::Message { kind }, payload) => {
+                    return Ok(Some(Message { kind, payload }));
+                }
+                (Received::End, _) => self.ended = true,
+                (Received::Control, _) => self.send_control()?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn receive_frame(&mut self) -> Result<(Received, Chunk), Error> {
         let bytes = self.wire.read_header()?;
         let address = self.wire.address().to_owned();
         let in_session = |source| Error::Session { address: address.clone(), source };
@@ -174,10 +244,62 @@ impl Connection {
                 plain.received(&header)
             }
         };
-        Ok(match received {
-            Received::Message { kind } => Some(Message { kind, payload }),
-            Received::End => None,
-        })
+        Ok((received, payload))
+    }
+
+    /// Sends the frames of the session's own that are due.
+    pub(super) fn send_control(&mut self) -> Result<(), Error> {
+        let Channel::Otp(session) = &mut self.channel else { return Ok(()) };
+        let (settings, address) = (&self.settings, self.wire.address().to_owned());
+        while let Some(frame) = with_keys(settings, &address, || session.control())? {
+            let envelope = &frame.envelope;
+            self.wire.write(&[&envelope.header, &frame.payload, &envelope.tag])?;
+        }
+        Ok(())
+    }
+
+    /// Seals with keys that the peer has countersigned: asks for them and awaits the answer, if
+    /// need be.
+    fn sealed<T>(
+        &mut self,
+        mut seal: impl FnMut(&mut Session) -> Result<T, otp::Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let Channel::Otp(session) = &mut self.channel else {
+                return Err(Error::Unsupported { address: self.wire.address().into() });
+            };
+            match seal(session) {
+                Ok(sealed) => return Ok(sealed),
+                Err(source) if source.awaits_peer() => self.await_peer()?,
+                Err(source) => {
+                    return Err(Error::Session { address: self.wire.address().into(), source });
+                }
+            }
+        }
+    }
+
+    fn await_peer(&mut self) -> Result<(), Error> {
+        self.send_control()?;
+        while let Channel::Otp(session) = &mut self.channel
+            && session.awaits_peer()
+        {
+            match self.receive_frame()? {
+                (Received::Control, _) => self.send_control()?,
+                (Received::Message { kind }, payload) => {
+                    self.early_bytes += payload.len();
+                    self.early.push_back(Message { kind, payload });
+                    if self.early_bytes > EARLY_BYTES_MAX {
+                        return Err(Error::Flooded { address: self.wire.address().into() });
+                    }
+                }
+                // What has ended countersigns nothing more.
+                (Received::End, _) => {
+                    self.ended = true;
+                    return Err(Error::CutOff { address: self.wire.address().into() });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Ends this direction in order, so that the peer knows that nothing was cut off, and leaves.
@@ -185,9 +307,15 @@ impl Connection {
     /// Errors: as for [`send`](Self::send); the end takes 16 bytes of key.
     pub fn close(mut self) -> Result<(), Error> {
         match &mut self.channel {
-            Channel::Otp(session) => {
-                let end = with_keys(&self.settings, self.wire.address(), || session.seal_end())?;
+            Channel::Otp(_) => {
+                let end = self.sealed(Session::seal_end)?;
                 self.wire.write(&[&end.header, &end.tag])?;
+                if self.statistics().received.frames == 0 {
+                    // The peer's proof is on its way: a socket that is closed before it is read
+                    // would look broken to the peer.
+                    self.wire.hasten();
+                    let _ = self.receive_frame();
+                }
             }
             Channel::Plain(plain) => {
                 let header = plain.next(Type::End, 0, 0);
@@ -200,10 +328,10 @@ impl Connection {
 
     fn send_in_place(&mut self, kind: u16, payload: &mut [u8]) -> Result<(), Error> {
         match &mut self.channel {
-            Channel::Otp(session) => {
-                let address = self.wire.address();
-                let envelope = with_keys(&self.settings, address, || session.seal(kind, payload))?;
-                self.wire.write(&[&envelope.header, payload, &envelope.tag])
+            Channel::Otp(_) => {
+                let envelope = self.sealed(|session| session.seal(kind, payload))?;
+                self.wire.write(&[&envelope.header, payload, &envelope.tag])?;
+                self.send_control()
             }
             Channel::Plain(plain) => {
                 check_length(payload.len(), &self.settings).map_err(|source| Error::Session {

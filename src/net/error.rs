@@ -11,6 +11,12 @@ use crate::otp;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The peer sends and sends and does not read what it was asked.
+    #[error("{address} sends more than can be kept while an answer is awaited")]
+    Flooded {
+        /// The peer's address.
+        address: String,
+    },
     /// Nobody answers there.
     #[error("cannot reach {address}")]
     Unreachable {
@@ -77,6 +83,20 @@ pub enum Error {
         /// The other end.
         address: String,
     },
+    /// The other end said something that does not belong there.
+    #[error("{address} does not keep to the protocol")]
+    Unexpected {
+        /// The other end.
+        address: String,
+    },
+    /// The other end does not want to.
+    #[error("{address} declined: {reason}")]
+    Declined {
+        /// The other end.
+        address: String,
+        /// Its reason.
+        reason: String,
+    },
     /// The system gave no random numbers.
     #[error("no random numbers for the greeting of {address}")]
     Random {
@@ -91,12 +111,14 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Error::Unreachable { .. } | Error::Broken { .. } => Fault::Unavailable,
-            Error::CutOff { .. } | Error::Slow { .. } => Fault::Unavailable,
+            Error::CutOff { .. } | Error::Slow { .. } | Error::Flooded { .. } => Fault::Unavailable,
             Error::Listen { .. } | Error::Random { .. } => Fault::System,
             Error::ListenerClosed { .. } => Fault::Interrupted,
             Error::Session { source, .. } => source.fault(),
             Error::Keys { source, .. } => source.fault(),
             Error::Unsupported { .. } => Fault::Config,
+            Error::Unexpected { .. } => Fault::Data,
+            Error::Declined { .. } => Fault::Refused,
         }
     }
 

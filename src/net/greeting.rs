@@ -1,9 +1,9 @@
-//! Drives the greetings and proofs over a socket.
+//! Drives the greetings and openings over a socket.
 
 use crate::base::SiteId;
-use crate::key::KeyStore;
+use crate::key::{self, KeyStore};
 use crate::otp::handshake::{self, Role};
-use crate::otp::hello::{NONCE_BYTES, refuse};
+use crate::otp::hello::{NONCE_BYTES, refusal_in, refuse};
 use crate::otp::{
     self, HEADER_BYTES, HELLO_BYTES, Handshake, Hello, Refusal, Session, Statistics, TAG_BYTES,
 };
@@ -43,12 +43,18 @@ pub(super) fn as_listener(
         }
     };
     let streams = match streams(&wire, &theirs.from, keys, settings) {
-        Err(Error::Keys { source: crate::key::Error::UnknownPeer { peer, .. }, .. }) => {
+        Err(Error::Keys { source: key::Error::UnknownPeer { peer, .. }, .. }) => {
             tell(&mut wire, Refusal::UnknownPeer);
             let reason = Refusal::UnknownPeer;
             return Err(in_session(&wire, otp::Error::Refused { peer, reason }));
         }
-        streams => streams?,
+        Err(error) => {
+            if matches!(&error, Error::Keys { source: key::Error::Quarantined { .. }, .. }) {
+                tell(&mut wire, Refusal::SetBack);
+            }
+            return Err(error);
+        }
+        Ok(streams) => streams,
     };
     let ours = greeting(&wire, keys.site(), &theirs.from, streams.as_ref())?;
     if let Err(source) = handshake::check(&ours, &theirs) {
@@ -76,26 +82,43 @@ fn proofs(
     };
     let handshake = Handshake::new(role, ours, theirs, streams, settings.limits)
         .map_err(|source| in_session(&wire, source))?;
-    let session = exchange(&mut wire, handshake, settings)?;
-    Ok(Connection::new(wire, Channel::Otp(Box::new(session)), settings))
+    let session = exchange(&mut wire, role, handshake, settings)?;
+    let mut connection = Connection::new(wire, Channel::Otp(Box::new(session)), settings);
+    connection.send_control()?;
+    Ok(connection)
 }
 
 fn exchange(
     wire: &mut Wire,
+    role: Role,
     mut handshake: Handshake,
     settings: &Settings,
 ) -> Result<Session, Error> {
     // Nobody is proven yet, so nobody is waited for any longer than for an answer.
     let settings =
         &Settings { key_wait: settings.key_wait.min(settings.deadline / 2), ..settings.clone() };
-    if handshake.proves_first() {
-        prove(wire, &mut handshake, settings)?;
-        verify(wire, &mut handshake, settings)?;
-    } else {
-        verify(wire, &mut handshake, settings)?;
-        prove(wire, &mut handshake, settings)?;
+    match role {
+        Role::Dialer => {
+            prove(wire, &mut handshake, settings)?;
+            verify(wire, &mut handshake, settings)?;
+        }
+        Role::Listener => {
+            verify(wire, &mut handshake, settings)
+                .and_then(|()| prove(wire, &mut handshake, settings))
+                .inspect_err(|error| tell_why(wire, error))?;
+        }
     }
     handshake.finish().map_err(|source| in_session(wire, source))
+}
+
+/// Tells the caller what it may know: that it has to do with records of keys.
+fn tell_why(wire: &mut Wire, error: &Error) {
+    let Error::Session { source: otp::Error::Key(source), .. } = error else { return };
+    match source {
+        key::Error::Quarantined { .. } => tell(wire, Refusal::SetBack),
+        key::Error::NoGreeting { .. } => tell(wire, Refusal::Greeting),
+        _ => {}
+    }
 }
 
 fn prove(wire: &mut Wire, handshake: &mut Handshake, settings: &Settings) -> Result<(), Error> {
@@ -106,6 +129,9 @@ fn prove(wire: &mut Wire, handshake: &mut Handshake, settings: &Settings) -> Res
 fn verify(wire: &mut Wire, handshake: &mut Handshake, settings: &Settings) -> Result<(), Error> {
     let (mut header, mut tag) = ([0; HEADER_BYTES], [0; TAG_BYTES]);
     wire.read_exact(&mut header)?;
+    if let Some(reason) = refusal_in(&header) {
+        return Err(in_session(wire, otp::Error::RefusedByPeer { reason }));
+    }
     wire.read_exact(&mut tag)?;
     with_keys(settings, wire.address(), || handshake.verify(&header, &tag))
 }
@@ -141,6 +167,7 @@ fn greeting(
         nonce,
         sender_mark: streams.map_or(0, |(spend, _)| spend.mark()),
         follower_mark: streams.map_or(0, |(_, follow)| follow.mark()),
+        greetings: streams.map_or_else(Vec::new, |(_, follow)| follow.greetings()),
     })
 }
 

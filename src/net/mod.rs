@@ -6,9 +6,14 @@
 pub mod connection;
 mod dialer;
 pub mod error;
+pub mod flow;
 mod greeting;
+pub mod relay;
 pub mod sim;
 pub mod tcp;
+pub mod tun;
+pub mod tunnel;
+pub mod udp;
 mod wire;
 
 #[cfg(test)]
@@ -18,25 +23,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::{ByteCount, SiteId};
+use crate::key::{Floors, Priority};
 use crate::otp::Limits;
 
-pub use connection::{Connection, Message};
+pub use crate::otp::{Cipher, Security};
+pub use connection::{Connection, Message, Outcome};
 pub use dialer::{Carried, Dialer, Traffic};
 pub use error::Error;
 pub use tcp::{Closer, Incoming, Listener, dial};
-
-/// How payload is protected on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cipher {
-    /// One-time pad and tags: information-theoretic security.
-    Otp,
-    /// Neither. Only for measuring what the one-time pad costs.
-    Plain,
-}
 
 /// What a sender is waiting for.
 #[derive(Clone, Debug)]
@@ -80,8 +75,23 @@ pub struct Settings {
     pub on_wait: Option<OnWait>,
     /// What both ends must agree on.
     pub limits: Limits,
+    /// What the connection is for.
+    pub priority: Priority,
+    /// How much key is kept for which priority.
+    pub floors: Floors,
     /// Received payloads of full size for which memory is kept.
     pub chunks: usize,
+}
+
+impl Settings {
+    /// Whether a peer may use `cipher` towards this site. Nothing is ever chosen for it: a peer asks
+    /// for what it was told to, and is refused what this site was not told to permit.
+    pub fn permits(&self, cipher: Cipher) -> bool {
+        match cipher {
+            Cipher::Otp => self.cipher != Cipher::Plain,
+            other => self.cipher == other,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -93,6 +103,8 @@ impl Default for Settings {
             idle: Duration::from_secs(3600),
             on_wait: None,
             limits: Limits::default(),
+            priority: Priority::default(),
+            floors: Floors::default(),
             chunks: 4,
         }
     }

@@ -19,7 +19,12 @@ pub struct Faults {
     pub reorder: u16,
     /// The frame comes later, in its order: no harm.
     pub delay: u16,
+    /// The network falls apart: this frame and the next [`PARTITION_FRAMES`] are lost.
+    pub partition: u16,
 }
+
+/// Frames that a partition lasts for.
+pub const PARTITION_FRAMES: u32 = 40;
 
 /// One direction of a link.
 pub struct SimulatedLink {
@@ -28,6 +33,8 @@ pub struct SimulatedLink {
     /// Frames on their way, with the number of [`receive`](Self::receive) calls that they still wait.
     frames: VecDeque<(u32, Vec<u8>)>,
     broken: bool,
+    /// Frames until the network is whole again.
+    apart: u32,
     harm: u32,
 }
 
@@ -35,13 +42,18 @@ impl SimulatedLink {
     /// An empty link; the same seed harms the same frames in the same way.
     pub fn new(seed: u64, faults: Faults) -> Self {
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        Self { random, faults, frames: VecDeque::new(), broken: false, harm: 0 }
+        Self { random, faults, frames: VecDeque::new(), broken: false, apart: 0, harm: 0 }
     }
 
     /// Puts a frame on the link.
     pub fn send(&mut self, mut frame: Vec<u8>) {
         self.broken |= self.happens(self.faults.cut);
-        if self.broken || self.happens(self.faults.drop) {
+        if self.apart == 0 && self.faults.partition > 0 && self.happens(self.faults.partition) {
+            self.apart = 1 + PARTITION_FRAMES;
+        }
+        let apart = self.apart > 0;
+        self.apart = self.apart.saturating_sub(1);
+        if self.broken || apart || self.happens(self.faults.drop) {
             self.harm += 1;
             return;
         }
@@ -126,6 +138,7 @@ mod tests {
             nonce: [from as u8; 16],
             sender_mark: 0,
             follower_mark: 0,
+            greetings: Vec::new(),
         });
         let [mut one, mut two] = [Role::Dialer, Role::Listener].map(|role| {
             let from = usize::from(role == Role::Listener);
@@ -138,7 +151,14 @@ mod tests {
         two.verify(&header, &tag).unwrap();
         let Envelope { header, tag } = two.prove().unwrap();
         one.verify(&header, &tag).unwrap();
-        [one.finish().unwrap(), two.finish().unwrap()]
+        let (mut one, mut two) = (one.finish().unwrap(), two.finish().unwrap());
+        for (from, to) in [(0, 1), (1, 0)] {
+            let ends = [&mut one, &mut two];
+            let frame = ends[from].control().unwrap().unwrap().envelope;
+            let header = ends[to].expect(&frame.header).unwrap();
+            ends[to].open(&header, &mut Chunk::with_capacity(0), &frame.tag).unwrap();
+        }
+        [one, two]
     }
 
     fn open(session: &mut Session, frame: &[u8]) -> Option<(Received, Vec<u8>)> {
@@ -166,6 +186,7 @@ mod tests {
             match link.receive().map(|frame| open(&mut two, &frame)) {
                 Some(Some((Received::End, _))) => ended = true,
                 Some(Some((Received::Message { .. }, payload))) => delivered.push(payload),
+                Some(Some((Received::Control, _))) => panic!("nobody sends such frames here"),
                 // What cannot be opened closes the session.
                 Some(None) => two.abort(),
                 None => {}
@@ -198,6 +219,7 @@ mod tests {
                 duplicate: rare(4),
                 reorder: rare(5),
                 delay: 100,
+                partition: 0,
             };
             let (delivered, ended, harm) = run(seed, faults);
             assert!(is_prefix(&delivered), "seed {seed}");

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::{BitRate, ByteCount, Chunk, Clock, Fault, Faulty, SiteId};
-use crate::key::{KeyStore, LinkSettings, SimulatedLink};
+use crate::key::{Floors, KeyStore, LinkSettings, Priority, SimulatedLink};
 use crate::otp::hello::{HELLO_BYTES, Hello};
 use crate::otp::{self, Refusal};
 
@@ -141,19 +141,23 @@ fn what_crosses_the_wire_is_not_the_payload() {
     });
     let tapped = tapped.into_inner().unwrap();
     assert!(!tapped.windows(8).any(|bytes| bytes == b"AAAAAAAA"));
-    let frames = 4 * (48 + 16) + 1000;
-    assert_eq!(tapped.len(), HELLO_BYTES + frames, "greeting, proof, data, keyed without pad, end");
+    let frames = 5 * (48 + 16) + 1000;
+    assert_eq!(tapped.len(), HELLO_BYTES + frames, "opening, proof, data, keyed without pad, end");
 }
 
 #[test]
 fn keyed_payloads_are_the_same_at_both_ends() {
     let world = World::new(8 << 20, 0);
     let (mut one, mut two) = world.connect(&patient());
-    let pad = one.send_keyed(5, 1 << 20).unwrap();
-    let message = two.receive().unwrap().unwrap();
-    assert_eq!(message.kind, 5);
-    assert!(message.payload[..] == pad[..]);
-    assert_eq!(one.statistics().sent.key_bytes, 32 + 16 + (1 << 20));
+    thread::scope(|scope| {
+        let received = scope.spawn(|| two.receive().unwrap().unwrap());
+        let pad = one.send_keyed(5, 1 << 20).unwrap();
+        let message = received.join().unwrap();
+        assert_eq!(message.kind, 5);
+        assert!(message.payload[..] == pad[..]);
+    });
+    let (proof, asking) = (32, 32);
+    assert_eq!(one.statistics().sent.key_bytes, proof + asking + 16 + (1 << 20));
 
     let plain = Settings { cipher: Cipher::Plain, ..patient() };
     let (mut one, _two) = world.connect(&plain);
@@ -181,26 +185,93 @@ fn several_connections_share_a_link_and_no_key() {
 
 #[test]
 fn without_keys_sending_waits_and_then_fails() {
-    let world = World::new(2 * 4096, 8 * 4096);
+    let world = World::new(2 * 36 * 1024, 8 * 40960);
     let (mut one, _two) = world.connect(&patient());
     let error = one.send(1, &[0; 10_000]).unwrap_err();
     assert_eq!(error.fault(), Fault::TryAgain);
     assert!(error.hint().unwrap().contains("key rate"));
 
-    let world = World::new(2 * 4096, 8 * 4096);
+    let world = World::new(2 * 36 * 1024, 8 * 40960);
     let (waits, clock) = (Arc::new(AtomicU32::new(0)), world.clock.clone());
     let counted = Arc::clone(&waits);
     let on_wait = move |wait: &KeyWait| {
-        assert_eq!((wait.peer.as_str(), wait.needed.0), ("tommo", 16 + 10_000));
+        assert_eq!((wait.peer.as_str(), wait.needed.0), ("tommo", 16 + 10_000 + 512));
         counted.fetch_add(1, Ordering::SeqCst);
         clock.advance(Duration::from_secs(10));
     };
     let on_wait: Option<OnWait> = Some(Arc::new(on_wait));
     let settings = Settings { on_wait, key_wait: Duration::from_secs(60), ..patient() };
     let (mut one, mut two) = world.connect(&settings);
-    one.send(1, &[7; 10_000]).unwrap();
-    assert_eq!(&two.receive().unwrap().unwrap().payload[..], [7; 10_000]);
+    thread::scope(|scope| {
+        scope.spawn(|| one.send(1, &[7; 10_000]).unwrap());
+        assert_eq!(&two.receive().unwrap().unwrap().payload[..], [7; 10_000]);
+    });
     assert!(waits.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn two_jobs_are_not_promised_the_same_key() {
+    let world = World::new(2 << 20, 0);
+    let (mut one, _two) = world.connect(&patient());
+    let (mut other, _another) = world.connect(&patient());
+    one.expect_to_send(6, 100_000).unwrap();
+    let error = other.expect_to_send(6, 100_000).unwrap_err();
+    assert_eq!(error.fault(), Fault::TryAgain);
+    other.expect_to_send(2, 100_000).unwrap();
+    drop(one);
+    other.expect_to_send(6, 100_000).unwrap();
+}
+
+#[test]
+fn bulk_leaves_key_to_what_is_more_important_and_control_never_starves() {
+    let floors = Floors { restore: ByteCount(300_000), ..Floors::default() };
+    let world = World::new(2 << 20, 0);
+    let settings = Settings { floors, ..patient() };
+    let (mut one, mut two) = world.connect(&settings);
+    let error = one.expect_to_send(7, 100_000).unwrap_err();
+    assert_eq!(error.fault(), Fault::TryAgain);
+    thread::scope(|scope| {
+        scope.spawn(|| while two.receive().is_ok_and(|message| message.is_some()) {});
+        while one.send(1, &[1; 10_000]).is_ok() {}
+        let left = world.hospital.level(&site("tommo")).unwrap().outgoing.remaining.0;
+        assert!((364_000..400_000).contains(&left), "{left}");
+        one.prioritise(Priority::Restore);
+        for _ in 0..20 {
+            one.send(1, &[1; 10_000]).unwrap();
+        }
+        while one.send(1, &[1; 10_000]).is_ok() {}
+        drop(one);
+    });
+    let (mut three, mut four) = world.connect(&settings);
+    three.send(1, b"a few words").unwrap();
+    assert!(four.receive().unwrap().is_some());
+}
+
+#[test]
+fn a_conference_without_key_goes_mute_and_nothing_is_sent() {
+    let world = World::new(2 * 200 * 1024, 8 * 40960);
+    let (mut one, mut two) = world.connect(&patient());
+    thread::scope(|scope| {
+        let heard = scope.spawn(|| {
+            let mut heard = 0;
+            while two.receive().unwrap().is_some() {
+                heard += 1;
+            }
+            heard
+        });
+        let mut sent = 0;
+        while one.send_or_mute(1, &[3; 2000]).unwrap() == Outcome::Sent {
+            sent += 1;
+        }
+        let frames = one.statistics().sent.frames;
+        assert_eq!(one.send_or_mute(1, &[3; 2000]).unwrap(), Outcome::Muted);
+        assert_eq!(one.statistics().sent.frames, frames);
+        world.clock.advance(Duration::from_secs(10));
+        assert_eq!(one.send_or_mute(1, &[3; 2000]).unwrap(), Outcome::Sent, "it speaks again");
+        one.close().unwrap();
+        assert!(sent > 10);
+        assert_eq!(heard.join().unwrap(), sent + 1);
+    });
 }
 
 #[test]
@@ -232,6 +303,7 @@ fn strangers_are_refused_with_a_reason() {
         nonce: [0; 16],
         sender_mark: 0,
         follower_mark: 0,
+        greetings: Vec::new(),
     };
     for (hello, expected) in [
         (greet("mallory", "tommo", false), Refusal::UnknownPeer),

@@ -63,6 +63,11 @@ impl Wire {
         Ok(())
     }
 
+    /// From now on the peer may be silent no longer before a frame than within it.
+    pub fn hasten(&mut self) {
+        self.idle = self.deadline;
+    }
+
     /// The next header. The peer may be silent before it, but not within it.
     pub fn read_header(&mut self) -> Result<[u8; HEADER_BYTES], Error> {
         let mut header = self.ahead;

@@ -21,18 +21,22 @@ pub enum Refusal {
     /// There is no key link between the two.
     #[error("it has no key link to this site")]
     UnknownPeer,
-    /// Both sites have used less key than the other one has seen used.
-    #[error("both sites' records of used keys were set back")]
-    BothBehind,
+    /// One of the two has used more key than its own record says.
+    #[error("a record of used keys was set back")]
+    SetBack,
+    /// The two sites have no key in common that a call could begin with.
+    #[error("it does not know the key that this site began with")]
+    Greeting,
 }
 
 impl Refusal {
-    const ALL: [(u8, Refusal); 5] = [
+    const ALL: [(u8, Refusal); 6] = [
         (1, Refusal::Version),
         (2, Refusal::Cipher),
         (3, Refusal::NotAddressed),
         (4, Refusal::UnknownPeer),
-        (5, Refusal::BothBehind),
+        (5, Refusal::SetBack),
+        (6, Refusal::Greeting),
     ];
 
     /// The byte that stands for it on the wire; never 0.
@@ -106,6 +110,12 @@ pub enum Error {
         /// What is allowed.
         max: u64,
     },
+    /// A kind of message that the session keeps for itself.
+    #[error("messages of kind {kind} are the session's own")]
+    Kind {
+        /// Which.
+        kind: u16,
+    },
     /// The session ended before, in order or by an error.
     #[error("the session is closed")]
     Closed,
@@ -117,7 +127,15 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later: the session is as it was before.
     pub fn is_exhaustion(&self) -> bool {
-        matches!(self, Error::Key(key::Error::Exhausted { .. }))
+        matches!(
+            self,
+            Error::Key(key::Error::Exhausted { .. }) | Error::Key(key::Error::Unsigned { .. })
+        )
+    }
+
+    /// Whether the same call may succeed after the peer's next frames.
+    pub fn awaits_peer(&self) -> bool {
+        matches!(self, Error::Key(key::Error::Unsigned { .. }))
     }
 }
 
@@ -125,8 +143,11 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Error::Foreign { .. } => Fault::Data,
-            Error::RefusedByPeer { reason: Refusal::BothBehind }
-            | Error::Refused { reason: Refusal::BothBehind, .. } => Fault::Integrity,
+            Error::RefusedByPeer { reason } | Error::Refused { reason, .. }
+                if matches!(reason, Refusal::SetBack | Refusal::Greeting) =>
+            {
+                Fault::Integrity
+            }
             Error::Version { .. } | Error::RefusedByPeer { .. } | Error::Refused { .. } => {
                 Fault::Refused
             }
@@ -134,6 +155,7 @@ impl Faulty for Error {
                 Fault::Integrity
             }
             Error::TooLong { .. } => Fault::Data,
+            Error::Kind { .. } => Fault::Bug,
             Error::Closed => Fault::Unavailable,
             Error::Key(error) => error.fault(),
         }
@@ -145,6 +167,12 @@ impl Faulty for Error {
             Error::Tag { .. } => {
                 Some("somebody tampers with the link, or the two ends hold different keys".into())
             }
+            Error::RefusedByPeer { reason: Refusal::SetBack | Refusal::Greeting }
+            | Error::Refused { reason: Refusal::SetBack | Refusal::Greeting, .. } => Some(
+                "a state folder was lost or set back; 'dsgd keys level' shows what is in quarantine, \
+                 'dsgd keys retire PEER' at both ends gives up the earlier keys"
+                    .into(),
+            ),
             _ => None,
         }
     }

@@ -1,20 +1,24 @@
-//! The mutual handshake: each site proves that it holds the link's keys, to the other's fresh nonce.
+//! The mutual handshake: each site proves that it holds the link's keys, to the other's fresh nonce,
+//! and gets its first keys countersigned.
 //!
-//! Both greetings cross in clear. Then each site sends a PROOF: a frame whose tag, made with key that
-//! was never used, is over both greetings, and which brings the hash key of its direction. A recorded
-//! proof fits neither the other's new nonce nor any key that is left.
+//! Both greetings cross in clear. Then the caller sends its [`Opening`], and the listener, when it
+//! has found that good and recorded what it asks for, its own. The listener's opening so says that
+//! the caller's keys may be used; the caller's first frame says the same to the listener. A stranger
+//! who only calls costs no key, and one who only answers costs the caller one greeting key and its
+//! first reservation: there are [`crate::key::greeting::KEYS`] calls that nobody answers well, and
+//! after these the stream calls no more until an operator has looked at it.
 //!
-//! A site whose own record lags behind what its peer has seen used, as after the peer's restart, must
-//! skip ahead. It does so only on the word of a proven peer, or a forged greeting could waste a
-//! stream; so the other one proves first. The caller proves first otherwise: a stranger who only calls
-//! costs no key. Two sites that both lag have lost their records; they stay apart.
+//! The greetings also carry the marks. They are compared once they are proven: a site whose peer
+//! has seen more used than its own record has, was set back, and quarantines itself.
 
 use crate::base::SiteId;
+use crate::key;
 
 use super::error::{Error, Refusal};
-use super::frame::{HEADER_BYTES, TAG_BYTES, Type};
+use super::frame::TAG_BYTES;
 use super::hello::{HELLO_BYTES, Hello};
 use super::keys::{Follow, Spend};
+use super::opening::{self, OPENING_BYTES, Opening};
 use super::session::{Envelope, Limits, Session};
 
 /// A session's hold on the two streams of its link: the one it spends, the one it follows.
@@ -29,17 +33,35 @@ pub enum Role {
     Listener,
 }
 
-/// The proofs under way, after both greetings.
+/// The openings under way, after both greetings.
 ///
-/// The order is: [`prove`](Self::prove) then [`verify`](Self::verify) for whom
-/// [`proves_first`](Self::proves_first), the other way round for the other.
+/// The order is: [`prove`](Self::prove) then [`verify`](Self::verify) for the dialer, the other way
+/// round for the listener.
 pub struct Handshake {
-    session: Session,
-    greetings: [u8; 2 * HELLO_BYTES],
-    proves_first: bool,
-    peer_follower_mark: u64,
-    proved: bool,
-    verified: bool,
+    role: Role,
+    peer: SiteId,
+    keys: Keys,
+    limits: Limits,
+    /// Both greetings, then the openings: what tags are over.
+    transcript: Vec<u8>,
+    /// The peer's marks: of the stream it spends, of the one it follows.
+    marks: (u64, u64),
+    /// The greeting keys that the peer holds.
+    held: Vec<u64>,
+    /// What this site asked for.
+    reservation: key::KeyRange,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    ToProve,
+    ToVerify,
+    /// The peer asked for keys that were used before; it has to hear that.
+    ToRefuse,
+    Refused,
+    Done,
+    Failed,
 }
 
 impl Handshake {
@@ -54,77 +76,122 @@ impl Handshake {
         limits: Limits,
     ) -> Result<Self, Error> {
         check(ours, theirs)?;
-        let (dialer, listener) = match role {
-            Role::Dialer => (ours, theirs),
-            Role::Listener => (theirs, ours),
+        let (dialer, listener, state) = match role {
+            Role::Dialer => (ours, theirs, State::ToProve),
+            Role::Listener => (theirs, ours, State::ToVerify),
         };
-        let first = if dialer.sender_mark >= listener.follower_mark {
-            Role::Dialer
-        } else if listener.sender_mark >= dialer.follower_mark {
-            Role::Listener
-        } else {
-            return Err(refused(&theirs.from, Refusal::BothBehind));
-        };
-        let peer = theirs.from.clone();
-        let mut greetings = [0; 2 * HELLO_BYTES];
-        greetings[..HELLO_BYTES].copy_from_slice(&dialer.encode());
-        greetings[HELLO_BYTES..].copy_from_slice(&listener.encode());
+        let mut transcript = Vec::with_capacity(2 * (HELLO_BYTES + OPENING_BYTES + TAG_BYTES));
+        transcript.extend(dialer.encode());
+        transcript.extend(listener.encode());
         Ok(Self {
-            session: Session::new(peer, keys.0, (keys.1, theirs.sender_mark), limits),
-            greetings,
-            proves_first: first == role,
-            peer_follower_mark: theirs.follower_mark,
-            proved: false,
-            verified: false,
+            role,
+            peer: theirs.from.clone(),
+            keys,
+            limits,
+            transcript,
+            marks: (theirs.sender_mark, theirs.follower_mark),
+            held: theirs.greetings.clone(),
+            reservation: key::KeyRange::default(),
+            state,
         })
     }
 
-    /// Whether this site is the one to prove first.
-    pub fn proves_first(&self) -> bool {
-        self.proves_first
-    }
-
-    /// This site's proof: header and tag are to be sent.
+    /// This site's opening: header and tag are to be sent.
     ///
-    /// Errors: exhaustion changes nothing; [`Error::Closed`] when the peer was to prove first and
-    /// has not.
+    /// Errors: exhaustion changes nothing; [`Error::Closed`] out of turn.
     pub fn prove(&mut self) -> Result<Envelope, Error> {
-        if self.proved || !(self.proves_first || self.verified) {
-            return Err(Error::Closed);
-        }
-        let (mark, bound) = (self.peer_follower_mark, &self.greetings);
-        let envelope = self.session.sending(|sealer| {
-            // Whoever proves first had this mark behind it already.
-            sealer.skip_to(mark)?;
-            sealer.seal_bound(Type::Proof, bound)
-        })?;
-        self.proved = true;
-        Ok(envelope)
+        let next = match (self.state, self.role) {
+            (State::ToProve, Role::Dialer) => State::ToVerify,
+            (State::ToProve, Role::Listener) => State::Done,
+            (State::ToRefuse, _) => State::Refused,
+            _ => return Err(Error::Closed),
+        };
+        let greeting = match self.keys.0.greet(&self.held) {
+            Ok(greeting) => greeting,
+            Err(error @ key::Error::Exhausted { .. }) => return Err(error.into()),
+            Err(error) => return Err(self.fail(error.into())),
+        };
+        self.reservation = greeting.reservation;
+        let opening = Opening {
+            countersigned: self.role == Role::Listener && next == State::Done,
+            start: greeting.start,
+            slot: greeting.slot,
+            reservation: greeting.reservation,
+        };
+        let header = opening.encode();
+        self.transcript.extend(header);
+        let tag = opening::tag(greeting.key.bytes(), &self.transcript);
+        self.transcript.extend(tag);
+        self.state = next;
+        Ok(Envelope { header, tag })
     }
 
-    /// Checks the peer's proof.
+    /// Checks the peer's opening and countersigns what it asks for.
     ///
-    /// Errors: [`Error::Tag`] when the peer does not hold the keys or the greetings were changed.
+    /// Errors: [`Error::Tag`] when the peer does not hold the keys or a greeting was changed;
+    /// [`key::Error::Quarantined`] when it turns out that this site was set back.
     pub fn verify(
         &mut self,
-        header: &[u8; HEADER_BYTES],
+        header: &[u8; OPENING_BYTES],
         tag: &[u8; TAG_BYTES],
     ) -> Result<(), Error> {
-        if self.verified || self.proved != self.proves_first {
+        if self.state != State::ToVerify {
             return Err(Error::Closed);
         }
-        let bound = &self.greetings;
-        self.session.receiving(|opener| {
-            let header = opener.expect(header)?;
-            opener.open_bound(&header, tag, bound)
-        })?;
-        self.verified = true;
-        Ok(())
+        self.state = State::Failed;
+        let opening = Opening::decode(header)?;
+        let key = self.keys.1.greeting_key(opening.start, opening.slot)?;
+        self.transcript.extend(header);
+        if !opening::is_right(key.bytes(), &self.transcript, tag) {
+            return Err(Error::Tag { sequence: 0 });
+        }
+        self.transcript.extend(tag);
+        // Proven, and fresh: what the greeting says of marks is true.
+        self.keys.0.skip_to(self.marks.1)?;
+        match self.role {
+            Role::Dialer if !opening.countersigned || !self.keys.0.sign(self.reservation) => {
+                Err(self.keys.0.refused().into())
+            }
+            Role::Dialer => {
+                self.keys.1.admit(opening.start, opening.reservation)?;
+                self.state = State::Done;
+                Ok(())
+            }
+            Role::Listener => {
+                self.state = match self.keys.1.admit(opening.start, opening.reservation) {
+                    Ok(()) => State::ToProve,
+                    Err(key::Error::Reused { .. }) => State::ToRefuse,
+                    Err(error) => return Err(error.into()),
+                };
+                Ok(())
+            }
+        }
     }
 
-    /// The session, once both have proved.
+    /// The session, once both are proven.
+    ///
+    /// Errors: [`Error::Refused`] when the peer asked for keys that were used before.
     pub fn finish(self) -> Result<Session, Error> {
-        if self.proved && self.verified { Ok(self.session) } else { Err(Error::Closed) }
+        match self.state {
+            State::Done => {
+                let (spend, follow) = self.keys;
+                let follow = (follow, self.marks.0);
+                Ok(Session::new(
+                    self.peer,
+                    spend,
+                    follow,
+                    self.limits,
+                    (self.role, self.transcript),
+                ))
+            }
+            State::Refused => Err(refused(&self.peer, Refusal::SetBack)),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        self.state = State::Failed;
+        error
     }
 }
 

@@ -1,10 +1,10 @@
 //! The greeting: who speaks to whom, in which version, from which marks on. In clear and by itself
-//! worth nothing; the proofs that follow are over both greetings.
+//! worth nothing; the openings that follow are over both greetings.
 //!
 //! ```text
 //! offset  bytes  integers little-endian
 //!      0      4  "dsgd"
-//!      4      2  version, 1
+//!      4      2  version, 2
 //!      6      1  cipher: 0 one-time pad, 1 plain
 //!      7      1  refusal: 0 none, else why there will be no session
 //!      8     16  nonce
@@ -14,22 +14,28 @@
 //!     41     64  the name, filled with zeros
 //!    105      1  length of the listener's name, 0 to 64
 //!    106     64  the name, filled with zeros
-//!    170      6  zeros
+//!    170      1  number of greeting ranges that the speaker holds of the stream it follows, 0 to 2
+//!    171     16  first units of these, the newest first, filled with zeros
+//!    187      5  zeros
 //! ```
 
+use std::ops::Range;
+
 use crate::base::SiteId;
+use crate::key::greeting::RANGES_MAX;
 
 use super::error::{Error, Refusal};
 
 /// Bytes of a greeting, in every version.
-pub const HELLO_BYTES: usize = 176;
+pub const HELLO_BYTES: usize = 192;
 /// Version of the protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 16;
 
 const MAGIC: [u8; 4] = *b"dsgd";
 const NAME_BYTES: usize = 64;
+const GREETINGS: Range<usize> = 171..171 + 8 * RANGES_MAX;
 
 /// One site's greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +46,15 @@ pub struct Hello {
     pub from: SiteId,
     /// Who is meant.
     pub to: SiteId,
-    /// Fresh random bytes: a recorded proof does not fit them.
+    /// Fresh random bytes: a recorded opening does not fit them.
     pub nonce: [u8; NONCE_BYTES],
     /// Mark of the stream that the speaker encrypts with.
     pub sender_mark: u64,
     /// Mark of the stream that the speaker follows.
     pub follower_mark: u64,
+    /// Where the ranges of greeting keys begin that the speaker holds of the stream it follows; at
+    /// most [`RANGES_MAX`].
+    pub greetings: Vec<u64>,
 }
 
 impl Hello {
@@ -58,6 +67,10 @@ impl Hello {
         bytes[32..40].copy_from_slice(&self.follower_mark.to_le_bytes());
         put_name(&mut bytes[40..105], &self.from);
         put_name(&mut bytes[105..170], &self.to);
+        bytes[170] = self.greetings.len().min(RANGES_MAX) as u8;
+        for (start, place) in self.greetings.iter().zip(bytes[GREETINGS].chunks_exact_mut(8)) {
+            place.copy_from_slice(&start.to_le_bytes());
+        }
         bytes
     }
 
@@ -85,6 +98,11 @@ impl Hello {
             nonce: bytes[8..24].try_into().expect("16 bytes"),
             sender_mark: u64::from_le_bytes(bytes[24..32].try_into().expect("8 bytes")),
             follower_mark: u64::from_le_bytes(bytes[32..40].try_into().expect("8 bytes")),
+            greetings: bytes[GREETINGS]
+                .chunks_exact(8)
+                .take(bytes[170].into())
+                .map(|start| u64::from_le_bytes(start.try_into().expect("8 bytes")))
+                .collect(),
         };
         if hello.encode() == *bytes {
             Ok(hello)
@@ -94,7 +112,13 @@ impl Hello {
     }
 }
 
-/// What is sent instead of a greeting: nothing but the reason.
+/// The refusal that stands in place of an opening, if that is what it begins like.
+pub fn refusal_in(beginning: &[u8]) -> Option<Refusal> {
+    let refuses = beginning.len() >= 8 && beginning[..4] == MAGIC;
+    refuses.then(|| Refusal::from_code(beginning[7])).flatten()
+}
+
+/// What is sent instead of a greeting or an opening: nothing but the reason.
 pub fn refuse(reason: Refusal) -> [u8; HELLO_BYTES] {
     let mut bytes = blank();
     bytes[7] = reason.code();
@@ -134,12 +158,20 @@ mod tests {
             nonce: [7; NONCE_BYTES],
             sender_mark: 5,
             follower_mark: u64::MAX,
+            greetings: vec![0, 77],
         }
     }
 
     #[test]
     fn a_greeting_round_trips() {
         assert_eq!(Hello::decode(&hello().encode()).unwrap(), hello());
+    }
+
+    #[test]
+    fn more_ranges_than_there_are_are_refused() {
+        let mut bytes = hello().encode();
+        bytes[170] = 3;
+        assert!(Hello::decode(&bytes).is_err());
     }
 
     #[test]

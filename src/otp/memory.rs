@@ -3,11 +3,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::{ByteCount, Chunk};
-use crate::key::{Error, KeyLease, KeyRange, StreamId, UNIT_BYTES};
+use crate::key::greeting::key_at;
+use crate::key::{Error, Greeting, KeyLease, KeyRange, StreamId, UNIT_BYTES};
 
 use super::keys::{Follow, Spend};
 
+/// Where the greeting keys lie: above everything else.
+const GREETINGS: u64 = 1 << 60;
+
 /// Both ends of one stream. Clones share it; it can be made to run dry and its receiver to crash.
+///
+/// The receiver countersigns by itself, unless [`asking`](MemoryStream::asking).
 #[derive(Clone)]
 pub struct MemoryStream(Arc<Mutex<State>>);
 
@@ -20,6 +26,13 @@ struct State {
     next: u64,
     reservation: KeyRange,
     taken: Vec<KeyRange>,
+    greeted: u32,
+    asks: bool,
+    asked: Option<KeyRange>,
+    signed: Option<KeyRange>,
+    needed: Option<u64>,
+    cursor: u64,
+    countersigned: u64,
     /// First unit that the receiver may still accept.
     floor: u64,
     /// What the receiver would find after a restart.
@@ -37,9 +50,23 @@ impl MemoryStream {
             next: 0,
             reservation: KeyRange { position: 0, units: 0 },
             taken: Vec::new(),
+            greeted: 0,
+            asks: false,
+            asked: None,
+            signed: None,
+            needed: None,
+            cursor: 0,
+            countersigned: 0,
             floor: 0,
             durable: 0,
         })))
+    }
+
+    /// The same, whose sender has to ask for every reservation.
+    #[must_use]
+    pub fn asking(self) -> Self {
+        self.state().asks = true;
+        self
     }
 
     /// More key arrives.
@@ -62,7 +89,9 @@ impl MemoryStream {
     pub fn set_sender_back(&self, position: u64) {
         let mut state = self.state();
         state.next = position;
-        state.reservation = KeyRange { position, units: 0 };
+        if !state.asks {
+            state.reservation = KeyRange { position, units: 0 };
+        }
     }
 
     /// The key bytes of `range`, for comparison.
@@ -84,6 +113,24 @@ impl State {
             place.copy_from_slice(&mixed(self.seed, counter).to_le_bytes());
         }
         KeyLease::new(range, chunk)
+    }
+
+    fn take_signed(&mut self, units: u64) -> Result<KeyLease, Error> {
+        let left = |state: &Self| KeyRange::between(state.cursor, state.reservation.end()).units;
+        if left(self) < units
+            && let Some(signed) = self.signed.take_if(|signed| signed.units >= units)
+        {
+            (self.reservation, self.cursor) = (signed, signed.position);
+        }
+        if left(self) < units {
+            self.needed = Some(units);
+            return Err(Error::Unsigned { stream: self.id.clone() });
+        }
+        self.needed = None;
+        let range = KeyRange { position: self.cursor, units };
+        self.cursor = range.end();
+        self.taken.push(range);
+        Ok(self.lease(range))
     }
 
     fn check_stock(&self, from: u64, units: u64) -> Result<(), Error> {
@@ -116,18 +163,85 @@ fn mixed(seed: u64, counter: u64) -> u64 {
 }
 
 impl Spend for MemoryStream {
+    fn stream(&self) -> StreamId {
+        self.state().id.clone()
+    }
+
+    fn greet(&mut self, _held: &[u64]) -> Result<Greeting, Error> {
+        let mut state = self.state();
+        let units = state.reservation_units.min(state.arrived.saturating_sub(state.next));
+        state.check_stock(state.next, 1)?;
+        let (slot, position) = (state.greeted, state.next);
+        state.greeted += 1;
+        let range = key_at(GREETINGS, slot).expect("fewer sessions than keys");
+        if state.asks {
+            state.asked = Some(KeyRange { position, units });
+            state.next += units;
+        } else {
+            state.reservation = KeyRange { position, units: 0 };
+        }
+        let reservation = KeyRange { position, units };
+        Ok(Greeting { start: GREETINGS, slot, key: state.lease(range), reservation })
+    }
+
+    fn ask(&mut self) -> Result<Option<KeyRange>, Error> {
+        let mut state = self.state();
+        let Some(units) = state.needed else { return Ok(None) };
+        if state.asked.is_some() || state.signed.is_some() {
+            return Ok(None);
+        }
+        let (position, units) = (state.next, units.max(state.reservation_units));
+        state.check_stock(position, units)?;
+        state.next += units;
+        state.asked = Some(KeyRange { position, units });
+        Ok(state.asked)
+    }
+
+    fn awaits_signature(&self) -> bool {
+        self.state().asked.is_some()
+    }
+
+    fn sign(&mut self, reservation: KeyRange) -> bool {
+        let mut state = self.state();
+        let expected = !state.asks || state.asked == Some(reservation);
+        state.signed = state.asked.take();
+        expected
+    }
+
+    fn sign_first(&mut self) {
+        let mut state = self.state();
+        state.signed = state.asked.take();
+    }
+
+    fn refused(&mut self) -> Error {
+        let reason = "its sender was set back";
+        Error::Quarantined { stream: self.state().id.clone(), reason }
+    }
+
+    fn ask_greeting(&mut self) -> Option<KeyRange> {
+        None
+    }
+
+    fn sign_greeting(&mut self, _range: KeyRange) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     fn mark(&self) -> u64 {
         self.state().next
     }
 
     fn skip_to(&mut self, position: u64) -> Result<(), Error> {
-        let mut state = self.state();
-        state.next = state.next.max(position);
+        if position > self.state().next {
+            return Err(Spend::refused(self));
+        }
         Ok(())
     }
 
     fn take(&mut self, bytes: usize) -> Result<KeyLease, Error> {
         let mut state = self.state();
+        if state.asks {
+            return state.take_signed((bytes as u64).div_ceil(UNIT_BYTES));
+        }
         let range = KeyRange { position: state.next, units: (bytes as u64).div_ceil(UNIT_BYTES) };
         state.check_stock(range.position, range.units)?;
         if range.end() > state.reservation.end() {
@@ -145,6 +259,36 @@ impl Spend for MemoryStream {
 }
 
 impl Follow for MemoryStream {
+    fn greetings(&self) -> Vec<u64> {
+        vec![GREETINGS]
+    }
+
+    fn greeting_key(&mut self, start: u64, slot: u32) -> Result<KeyLease, Error> {
+        let range = key_at(start, slot).filter(|_| start == GREETINGS);
+        let range = range.ok_or_else(|| Error::NoGreeting { stream: self.state().id.clone() })?;
+        Ok(self.state().lease(range))
+    }
+
+    fn admit(&mut self, _start: u64, reservation: KeyRange) -> Result<(), Error> {
+        if self.state().asks {
+            return self.countersign(reservation);
+        }
+        self.state().check_unused(reservation)
+    }
+
+    fn countersign(&mut self, reservation: KeyRange) -> Result<(), Error> {
+        let mut state = self.state();
+        if reservation.position < state.countersigned {
+            return Err(Error::Reused { stream: state.id.clone(), range: reservation });
+        }
+        state.countersigned = reservation.end();
+        Ok(())
+    }
+
+    fn countersign_greeting(&mut self, _range: KeyRange) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn mark(&self) -> u64 {
         self.state().floor
     }

@@ -43,6 +43,11 @@ impl Opener {
         }
     }
 
+    /// The stream that is followed.
+    pub fn keys(&mut self) -> &mut dyn Follow {
+        &mut *self.keys
+    }
+
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }

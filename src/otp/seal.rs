@@ -1,6 +1,6 @@
 //! The sending direction.
 
-use crate::base::{ByteCount, Chunk};
+use crate::base::Chunk;
 use crate::device::cpu::otp::HashKey;
 use crate::key::{KeyLease, UNIT_BYTES};
 
@@ -25,14 +25,9 @@ impl Sealer {
         Self { keys, hash_keys, limits, sequence: 0, traffic: Traffic::default() }
     }
 
-    /// Says how much key will still be needed.
-    pub fn expect(&mut self, bytes: ByteCount) {
-        self.keys.expect(bytes);
-    }
-
-    /// Uses no key before `position`.
-    pub fn skip_to(&mut self, position: u64) -> Result<(), Error> {
-        Ok(self.keys.skip_to(position)?)
+    /// The stream that is spent.
+    pub fn keys(&mut self) -> &mut dyn Spend {
+        &mut *self.keys
     }
 
     pub fn traffic(&self) -> Traffic {

@@ -49,6 +49,7 @@ impl World {
                 nonce: [self.nonces; 16],
                 sender_mark: Spend::mark(spend),
                 follower_mark: Follow::mark(follow),
+                greetings: follow.greetings(),
             }
         })
     }
@@ -72,16 +73,29 @@ impl World {
     }
 }
 
-/// The proofs, in the order that the marks ask for.
+/// The openings, and the first control frames.
 fn prove(mut one: Handshake, mut two: Handshake) -> Result<[Session; 2], Error> {
-    assert_ne!(one.proves_first(), two.proves_first());
-    let (first, second) =
-        if one.proves_first() { (&mut one, &mut two) } else { (&mut two, &mut one) };
-    let proof = first.prove()?;
-    second.verify(&proof.header, &proof.tag)?;
-    let proof = second.prove()?;
-    first.verify(&proof.header, &proof.tag)?;
-    Ok([one.finish()?, two.finish()?])
+    let opening = one.prove()?;
+    two.verify(&opening.header, &opening.tag)?;
+    let opening = two.prove()?;
+    one.verify(&opening.header, &opening.tag)?;
+    let (mut one, mut two) = (one.finish()?, two.finish()?);
+    talk(&mut one, &mut two);
+    Ok([one, two])
+}
+
+/// Carries control frames both ways until there are none.
+fn talk(one: &mut Session, two: &mut Session) {
+    let carry = |from: &mut Session, to: &mut Session| {
+        let mut carried = false;
+        while let Some(ControlFrame { envelope, payload }) = from.control().unwrap() {
+            let frame = [&envelope.header[..], &payload, &envelope.tag].concat();
+            assert_eq!(opened(to, &frame).unwrap().0, Received::Control);
+            carried = true;
+        }
+        carried
+    };
+    while carry(one, two) | carry(two, one) {}
 }
 
 /// A DATA frame as it would lie on the wire.
@@ -107,7 +121,7 @@ fn opened(session: &mut Session, frame: &[u8]) -> Result<(Received, Chunk), Erro
 fn what_is_sealed_is_opened_in_both_directions() {
     let [mut one, mut two] = World::new(1000).connect().unwrap();
     assert_eq!((one.peer(), two.peer()), (&site("tommo"), &site("hospital")));
-    for (kind, text) in [(1, "ACGT"), (2, ""), (65535, "0123456789abcdef")] {
+    for (kind, text) in [(1, "ACGT"), (2, ""), (0xffef, "0123456789abcdef")] {
         let frame = sealed(&mut one, kind, text.as_bytes());
         let (received, payload) = opened(&mut two, &frame).unwrap();
         assert_eq!((received, &payload[..]), (Received::Message { kind }, text.as_bytes()));
@@ -115,6 +129,7 @@ fn what_is_sealed_is_opened_in_both_directions() {
         let frame = sealed(&mut two, kind, text.as_bytes());
         assert_eq!(&opened(&mut one, &frame).unwrap().1[..], text.as_bytes());
     }
+    assert!(matches!(one.seal(0xfff0, &mut []), Err(Error::Kind { .. })));
     let end = one.seal_end().unwrap();
     let frame = [&end.header[..], &end.tag].concat();
     assert_eq!(opened(&mut two, &frame).unwrap().0, Received::End);
@@ -219,6 +234,7 @@ fn dropped_repeated_swapped_and_cut_frames_are_refused() {
 #[test]
 fn a_recorded_session_cannot_be_played_again() {
     let mut world = World::new(1000);
+    (world.forth, world.back) = (world.forth.asking(), world.back.asking());
     let [dialer_hello, listener_hello] = world.greetings();
     let ends = |world: &World, listener_hello: &Hello| {
         let keys: Keys = (Box::new(world.back.clone()), Box::new(world.forth.clone()));
@@ -231,14 +247,17 @@ fn a_recorded_session_cannot_be_played_again() {
     let mut listener = ends(&world, &listener_hello);
     listener.verify(&recorded.header, &recorded.tag).unwrap();
 
-    // The same greeting and proof again, to a listener with a new nonce and to one without.
+    // The same greeting and opening again, to a listener with a new nonce and to one without.
     let fresh = Hello { nonce: [99; 16], ..listener_hello.clone() };
-    for answer in [fresh, listener_hello] {
-        let mut listener = ends(&world, &answer);
-        let error = listener.verify(&recorded.header, &recorded.tag).unwrap_err();
-        assert_eq!(error.fault(), Fault::Integrity);
-        assert!(listener.finish().is_err());
-    }
+    let mut again = ends(&world, &fresh);
+    let error = again.verify(&recorded.header, &recorded.tag).unwrap_err();
+    assert_eq!(error.fault(), Fault::Integrity);
+    assert!(again.finish().is_err());
+    let mut again = ends(&world, &listener_hello);
+    again.verify(&recorded.header, &recorded.tag).unwrap();
+    again.prove().unwrap();
+    let error = again.finish().err().unwrap();
+    assert!(matches!(error, Error::Refused { reason: Refusal::SetBack, .. }));
 }
 
 #[test]
@@ -353,44 +372,91 @@ fn wrong_names_and_ciphers_are_refused_before_any_key_is_used() {
 }
 
 #[test]
-fn after_a_receivers_restart_the_sender_skips_what_it_cannot_remember() {
+fn after_a_receivers_restart_nothing_old_is_accepted() {
     let mut world = World::new(10_000);
     let [mut one, mut two] = world.connect().unwrap();
     opened(&mut two, &sealed(&mut one, 0, b"before")).unwrap();
     world.forth.restart_receiver();
     assert!(opened(&mut two, &sealed(&mut one, 0, b"lost")).is_err());
-
-    let [dialer, listener] = world.ends(|_| ()).unwrap();
-    assert!(listener.proves_first(), "the caller may skip only on a proven word");
-    let [mut one, mut two] = prove(dialer, listener).unwrap();
-    assert!(world.forth.taken().last().unwrap().position >= 1000);
-    assert_eq!(&opened(&mut two, &sealed(&mut one, 0, b"after")).unwrap().1[..], b"after");
 }
 
 #[test]
-fn a_sender_that_was_set_back_uses_no_key_twice() {
-    let mut world = World::new(10_000);
-    let [mut one, mut two] = world.connect().unwrap();
-    opened(&mut two, &sealed(&mut one, 0, b"before")).unwrap();
-    world.forth.set_sender_back(0);
-    world.connect().unwrap();
-    assert_disjoint(&world.forth.taken());
+fn a_sender_that_was_set_back_is_found_out_before_it_uses_a_key() {
+    for forth in [true, false] {
+        let mut world = World::new(10_000);
+        let [mut one, mut two] = world.connect().unwrap();
+        opened(&mut two, &sealed(&mut one, 0, b"before")).unwrap();
+        opened(&mut one, &sealed(&mut two, 0, b"before")).unwrap();
+        let stream = if forth { &world.forth } else { &world.back };
+        let before = stream.taken().len();
+        stream.set_sender_back(0);
+        let stream = stream.clone();
+        let error = world.connect().err().unwrap();
+        assert!(matches!(error, Error::Key(crate::key::Error::Quarantined { .. })), "{error}");
+        assert_eq!(error.fault(), Fault::Integrity);
+        assert_eq!(stream.taken().len(), before);
+    }
+}
 
+#[test]
+fn keys_that_are_not_countersigned_seal_nothing() {
+    let mut world = World::new(100_000);
+    (world.forth, world.back) = (world.forth.asking(), world.back.asking());
+    let [mut one, mut two] = world.connect().unwrap();
+    for _ in 0..20 {
+        let mut payload = vec![7; 3000];
+        match one.seal(1, &mut payload) {
+            Ok(envelope) => {
+                let frame = [&envelope.header[..], &payload, &envelope.tag].concat();
+                opened(&mut two, &frame).unwrap();
+                continue;
+            }
+            Err(error) => assert!(error.awaits_peer(), "{error}"),
+        }
+        assert_eq!(payload, [7; 3000]);
+        assert!(!one.awaits_peer());
+        let ask = one.control().unwrap().unwrap();
+        assert!(one.awaits_peer() && one.seal(1, &mut payload).is_err());
+        assert!(one.control().unwrap().is_none(), "asked once");
+        let frame = [&ask.envelope.header[..], &ask.payload, &ask.envelope.tag].concat();
+        opened(&mut two, &frame).unwrap();
+        let answer = two.control().unwrap().unwrap();
+        assert!(one.seal(1, &mut payload).is_err(), "countersigned, and not heard of yet");
+        let frame = [&answer.envelope.header[..], &answer.payload, &answer.envelope.tag].concat();
+        opened(&mut one, &frame).unwrap();
+        one.seal(1, &mut payload).unwrap();
+        return;
+    }
+    panic!("a thousand units are never used up");
+}
+
+#[test]
+fn a_peer_that_claims_its_keys_twice_is_told_and_stops() {
+    let mut world = World::new(100_000);
+    (world.forth, world.back) = (world.forth.asking(), world.back.asking());
+    let [mut one, mut two] = world.connect().unwrap();
     world.forth.set_sender_back(0);
-    world.back.set_sender_back(0);
-    let error = world.ends(|_| ()).err().unwrap();
-    assert!(matches!(error, Error::Refused { reason: Refusal::BothBehind, .. }));
-    assert_eq!(error.fault(), Fault::Integrity);
+    let mut payload = vec![7; 30_000];
+    assert!(one.seal(1, &mut payload).unwrap_err().awaits_peer());
+    let ask = one.control().unwrap().unwrap();
+    let frame = [&ask.envelope.header[..], &ask.payload, &ask.envelope.tag].concat();
+    opened(&mut two, &frame).unwrap();
+    let answer = two.control().unwrap().unwrap();
+    let frame = [&answer.envelope.header[..], &answer.payload, &answer.envelope.tag].concat();
+    let error = opened(&mut one, &frame).err().unwrap();
+    assert!(matches!(error, Error::Key(crate::key::Error::Quarantined { .. })), "{error}");
+    assert!(matches!(one.seal(1, &mut payload), Err(Error::Closed)));
 }
 
 #[test]
 fn a_forged_mark_wastes_no_key() {
     let mut world = World::new(10_000);
     let [mut dialer, mut listener] = world.ends(|hello| hello.follower_mark = 5000).unwrap();
-    assert!(!dialer.proves_first(), "it waits for the other's proof");
-    assert!(dialer.prove().is_err());
-    // The listener saw no forgery and waits too; even a proof would not be over the forged greeting.
-    assert!(!listener.proves_first() && listener.prove().is_err());
+    assert!(listener.prove().is_err(), "the caller comes first");
+    let opening = dialer.prove().unwrap();
+    // The listener saw no forgery.
+    assert!(matches!(listener.verify(&opening.header, &opening.tag), Err(Error::Tag { .. })));
+    assert!(listener.prove().is_err() && dialer.finish().is_err());
     assert_eq!((Spend::mark(&world.forth), Spend::mark(&world.back)), (0, 0));
 }
 

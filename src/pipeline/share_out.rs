@@ -114,7 +114,7 @@ impl ShareOut<'_> {
             let id = self.deposit.share(self.member, letter);
             let mut writer = store.create(&id, share::FORMAT, self.deposit.stripe_bytes)?;
             if let Some(stripes) = stripes {
-                writer.expect(stripes);
+                writer.expect(stripes)?;
             }
             *slot = Some(writer);
         }

@@ -3,6 +3,7 @@
 mod client;
 pub mod daemon;
 mod holder;
+pub mod key_node;
 mod owner;
 mod reference;
 pub mod request;
@@ -119,12 +120,14 @@ impl Site {
         Ok(Dialer::new(address, peer.clone(), self.keys.clone(), settings, self.traffic.clone()))
     }
 
-    fn net_settings(&self) -> net::Settings {
+    /// How connections of this site behave.
+    pub fn net_settings(&self) -> net::Settings {
         let notices = self.notices.clone();
         net::Settings {
             cipher: self.settings.net.cipher,
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
+            floors: self.settings.net.floors,
             on_wait: Some(Arc::new(move |wait: &net::KeyWait| notices.add(wait.to_string()))),
             ..net::Settings::default()
         }
@@ -149,7 +152,7 @@ impl Site {
     pub fn link_use(&self) -> Vec<LinkUse> {
         let by_peer = self.traffic.by_peer();
         let describe = |peer: &SiteId| match self.keys.level(peer) {
-            Ok(level) => level.provenance.to_string(),
+            Ok(level) => level.protection(),
             Err(_) => String::new(),
         };
         by_peer

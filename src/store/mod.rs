@@ -142,7 +142,11 @@ pub trait ShareWriter: Send {
     }
 
     /// Says how many stripes will be added, where that is known: a link reserves key for just these.
-    fn expect(&mut self, _stripes: u64) {}
+    ///
+    /// Errors: a place that needs key for them and cannot be promised it.
+    fn expect(&mut self, _stripes: u64) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Makes the share durable, then visible.
     fn commit(self: Box<Self>) -> Result<ShareInfo, Error>;

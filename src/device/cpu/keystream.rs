@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::base::Secret;
+use crate::base::chunk::wipe;
 use crate::kernel::keystream as twin;
 
 /// Fills `out` with key stream; the contract is that of [`twin::fill`].
@@ -57,10 +58,22 @@ impl Form {
     fn best(key: &[u8; 32]) -> Self {
         #[cfg(target_arch = "x86_64")]
         if x86::can_run() {
-            return Form::Wide(Box::new(x86::RoundKeys::new(key)));
+            return Form::Wide(x86::RoundKeys::new(key));
         }
         Form::Portable(Secret::new(*key))
     }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        clear_stack();
+    }
+}
+
+/// Overwrites what keys that did not fit the registers left on the stack.
+#[inline(never)]
+pub(super) fn clear_stack() {
+    wipe(&mut [0; 4096]);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -88,10 +101,12 @@ mod x86 {
     pub struct RoundKeys([__m128i; ROUND_KEYS]);
 
     impl RoundKeys {
-        pub fn new(key: &[u8; 32]) -> Self {
+        pub fn new(key: &[u8; 32]) -> Box<Self> {
             assert!(can_run(), "the form was chosen by what the CPU can do");
+            let mut keys = Box::new(Self([bytemuck::Zeroable::zeroed(); ROUND_KEYS]));
             // SAFETY: the processor has the instructions, as just asserted.
-            Self(unsafe { expand(key) })
+            unsafe { expand(key, &mut keys.0) };
+            keys
         }
     }
 
@@ -200,12 +215,11 @@ mod x86 {
     }
 
     #[target_feature(enable = "aes,sse2")]
-    fn expand(key: &[u8; 32]) -> [__m128i; ROUND_KEYS] {
+    fn expand(key: &[u8; 32], keys: &mut [__m128i; ROUND_KEYS]) {
         // SAFETY: both loads stay within the 32 bytes of the key; no alignment is asked for.
         let (mut even, mut odd) = unsafe {
             (_mm_loadu_si128(key.as_ptr().cast()), _mm_loadu_si128(key.as_ptr().add(16).cast()))
         };
-        let mut keys = [_mm_setzero_si128(); ROUND_KEYS];
         (keys[0], keys[1]) = (even, odd);
         macro_rules! round {
             ($index:literal, $constant:literal) => {
@@ -227,7 +241,6 @@ mod x86 {
         round!(5, 0x10);
         round!(6, 0x20);
         round!(7, 0x40);
-        keys
     }
 
     #[target_feature(enable = "sse2")]

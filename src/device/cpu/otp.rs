@@ -290,10 +290,8 @@ mod tests {
 
     #[test]
     fn an_expanded_pad_is_the_same_in_every_form() {
-        let expansion = |start, key: u8| {
-            let key = crate::base::Secret::new([key; 32]);
-            scalar::Expansion::new(start, key, u128::from(u64::MAX - 9))
-        };
+        let expansion =
+            |start, key: u8| scalar::Expansion::new(start, &[key; 32], u128::from(u64::MAX - 9));
         let expansions = [expansion(0, 1), expansion(4096, 2), expansion(30_000 / 16 * 16, 3)];
         let stored = noise(40_000, 7);
         for stored in [None, Some(&stored[..])] {

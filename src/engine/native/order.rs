@@ -97,6 +97,11 @@ impl Bins {
         Self { map, blocks, extents, held: 0, room, spill: None }
     }
 
+    /// Where bins begin.
+    pub fn map(&self) -> &BinMap {
+        &self.map
+    }
+
     /// Adds one packed read to a bin; writes all bins to the scratch file when memory has run out.
     ///
     /// Errors: the scratch file's.

@@ -2,8 +2,8 @@
 
 use crate::device::cpu::pages;
 use crate::genome::Reference;
-use crate::kernel::ungapped::mark;
-pub use crate::kernel::ungapped::{ReadWord, WORDS_MAX, Word};
+use crate::kernel::extend::mark;
+pub use crate::kernel::extend::{ReadWord, WORDS_MAX, Word};
 
 /// Longest read that is mapped, in bases; longer ones stay unmapped.
 pub const READ_BASES_MAX: usize = 64 * WORDS_MAX;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Native;
 use super::aligned::AlignedRead;
 use super::alignments;
-use super::call::{CallSettings, MARGIN, Output, RegionCalls, call};
+use super::call::{CallSettings, MARGIN, Output, RegionCalls, SlipTally, Slips, call, tally_slips};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
 use super::learn::{Learn, Models};
@@ -245,6 +245,7 @@ fn call_all(
         ploidy: request.ploidy,
         haploid: request.haploid.clone(),
         blocks: request.gvcf.is_some(),
+        slips: learn_slips(request, bins, duplicates, meters)?,
     };
     let reference = request.reference;
     let mut metrics = report.metrics.take().unwrap_or_default();
@@ -276,6 +277,51 @@ fn call_all(
     metrics.finish(reference, request.regions.as_ref());
     report.metrics = Some(metrics);
     Ok(())
+}
+
+/// Most regions whose repeats are counted before anything is called.
+const LEARN_REGIONS_MAX: usize = 64;
+
+impl Weigh for SlipTally {
+    fn weight(&self) -> u64 {
+        0
+    }
+}
+
+/// How often the sample's reads slip in repeats, from regions that lie evenly among those with
+/// reads.
+fn learn_slips(
+    request: &CallRequest<'_>,
+    bins: &Bins,
+    duplicates: &Duplicates,
+    meters: &Meters,
+) -> Result<Slips, Error> {
+    let reference = request.reference;
+    let map = bins.map();
+    let mut filled: Vec<Stretch> = Vec::new();
+    for (contig, bases) in (0u32..).zip(&reference.contigs) {
+        let starts = (0..bases.bases.len() as u32).step_by(BIN_BASES as usize);
+        let starts = starts.filter(|&start| !bins.is_empty(map.bin(contig, start)));
+        filled.extend(starts.map(|start| Stretch { contig, start, end: start + BIN_BASES }));
+    }
+    let step = filled.len().div_ceil(LEARN_REGIONS_MAX).max(1);
+    let chosen: Vec<_> = filled.into_iter().step_by(step).map(Ok).collect();
+    let mut tally = SlipTally::default();
+    std::thread::scope(|scope| {
+        let work = |stretch: Stretch| {
+            let Stretch { contig, start, end } = stretch;
+            let reads = bins
+                .overlapping(contig, start, end, duplicates)
+                .map_err(|error| flow::Error::in_stage("slips", error))?;
+            Ok(tally_slips(reference, contig, start, end, &reads))
+        };
+        let regions = Flow::source(meters, "repeats", chosen);
+        for counted in regions.map_parallel(scope, "slips", request.threads, work) {
+            tally.merge(&counted?);
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(Slips::learn(&tally))
 }
 
 /// The stretches to call, in coordinate order; those without reads near are left out unless

@@ -16,18 +16,20 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{BitRate, ByteCount, Clock, SiteId};
+use crate::base::{BitRate, ByteCount, Chunk, Clock, SiteId};
 use crate::io::replace_file;
 
 use super::journal::link_folder;
+use super::pad::Pad;
 use super::source::from_position;
 use super::{Class, Error, KeyRange, Kind, Provenance, Source, StreamId, UNIT_BYTES};
 
@@ -38,6 +40,9 @@ use block::{BlockFile, failed};
 
 /// The name of this kind of link in the configuration.
 pub const KIND: &str = "pool";
+
+/// Headers of blocks that were given up, of one stream, that are kept to be looked at.
+const LOST_KEPT: usize = 64;
 
 const VERSION: u32 = 1;
 const TERMS: &str = "pool.json";
@@ -98,6 +103,8 @@ pub struct Pool {
     folder: PathBuf,
     site: SiteId,
     clock: Clock,
+    /// Headers that were read: they never change.
+    known: Arc<Mutex<BTreeMap<BlockId, Description>>>,
 }
 
 /// The folder of the pool of the link to `peer`, in a site's state folder.
@@ -113,7 +120,12 @@ impl Pool {
     /// Opens the pool of `site` in `folder`, which is made if it is not there.
     pub fn open(folder: &Path, site: SiteId, clock: Clock) -> Result<Self, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
-        Ok(Self { folder: folder.into(), site, clock })
+        Ok(Self::at(folder.into(), site, clock))
+    }
+
+    /// The pool in a folder that may not be there yet.
+    fn at(folder: PathBuf, site: SiteId, clock: Clock) -> Self {
+        Self { folder, site, clock, known: Arc::default() }
     }
 
     /// Where it is.
@@ -229,6 +241,67 @@ impl Pool {
         file.block()
     }
 
+    /// Takes the pad at `file` in, ready at once: both ends were carried the same. The file is destroyed.
+    ///
+    /// The blocks lie at the positions that the pad has in both streams, after everything older.
+    ///
+    /// Errors: [`Error::Pad`] when it is for other sites, damaged, or was taken in before.
+    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<(), Error> {
+        let pad = Pad::open(file)?;
+        let refused = |what| Error::Pad { path: file.into(), what };
+        let header = &pad.header;
+        if !header.sites.contains(&self.site) || !header.sites.contains(peer) {
+            return Err(refused("it is for other sites"));
+        }
+        if header.expansion.is_some() {
+            return Err(refused("a part of it is for a keeper, which pools have none of"));
+        }
+        let rate = self.terms()?.map_or(BitRate(0), |terms| terms.rate);
+        let everybody = header.known_to.iter().chain(&header.sites).cloned().collect();
+        self.set_terms(&Terms::new(Source::Preshared, header.class, everybody, rate))?;
+        let (own, other) = super::source::streams(&self.site, peer);
+        let _lock = self.lock()?;
+        self.clear_unfinished()?;
+        let mut taken = 0;
+        for stream in [own, other] {
+            // A crash may have left a part of the pad here.
+            let begun = self.path(part_id(&pad, &stream, header.range().position)).exists();
+            if !begun && self.end_of(&stream)? > header.range().position {
+                return Err(refused("it is older than keys that are here"));
+            }
+            for part in blocks_of(header.range()) {
+                taken += usize::from(self.import_part(&pad, &stream, part)?);
+            }
+        }
+        self.sync_folder()?;
+        if taken == 0 {
+            return Err(refused("it was taken in before"));
+        }
+        super::pad::destroy(file)
+    }
+
+    fn import_part(&self, pad: &Pad, stream: &StreamId, part: KeyRange) -> Result<bool, Error> {
+        let id = part_id(pad, stream, part.position);
+        let path = self.path(id);
+        if path.exists() {
+            return Ok(false);
+        }
+        let mut bytes = Chunk::with_capacity(part.bytes() as usize);
+        bytes.mark_secret();
+        bytes.set_len(part.bytes() as usize);
+        pad.read(stream, part, &mut bytes)?;
+        let (source, class) = (Source::Preshared, pad.header.class);
+        let mut block = Description::key(id, stream.clone(), source, class);
+        block.known_to.extend(pad.header.known_to.iter().cloned());
+        block.units = part.units;
+        block.created = self.clock.since_epoch();
+        let unfinished = path.with_extension("part");
+        BlockFile::create(&unfinished, &block, Some(part.position), &bytes)?;
+        BlockFile::open(&unfinished)?.set(State::Ready, Some(part.position))?;
+        fs::rename(&unfinished, &path).map_err(failed(&path))?;
+        Ok(true)
+    }
+
     /// Gives a block up: its bytes are wiped, and it is never used. One that is lost or spent stays
     /// as it is.
     pub fn lose(&self, id: BlockId) -> Result<(), Error> {
@@ -245,20 +318,33 @@ impl Pool {
     pub fn retire(&self, stream: &StreamId, mark: u64) -> Result<(), Error> {
         let _lock = self.lock()?;
         let blocks = self.of_stream(stream)?;
-        let last = blocks.iter().filter_map(Block::range).map(|range| range.end()).max();
-        for block in blocks {
+        let end = |block: &Block| block.range().map(|range| range.end());
+        let last = blocks.iter().filter_map(end).max();
+        let mut lost = blocks.iter().filter(|block| block.state == State::Lost).count();
+        let mut forgotten = false;
+        for block in &blocks {
             let path = self.path(block.description.id);
-            let passed = block.range().is_some_and(|range| range.end() <= mark);
-            if block.state.is_usable() && passed {
-                BlockFile::open(&path)?.end(State::Spent)?;
-            }
-            let ended = passed || matches!(block.state, State::Lost | State::Spent);
-            let needed = block.range().map(|range| range.end()) == last && last.is_some();
-            if ended && !needed && block.state != State::Pending {
+            let forget = match block.state {
+                State::Pending => false,
+                State::Spent => true,
+                State::Lost => {
+                    lost -= 1;
+                    lost >= LOST_KEPT
+                }
+                State::Ready | State::Active => {
+                    let passed = end(block).is_some_and(|end| end <= mark);
+                    if passed {
+                        BlockFile::open(&path)?.end(State::Spent)?;
+                    }
+                    passed
+                }
+            };
+            if forget && end(block) != last {
                 fs::remove_file(&path).map_err(failed(&path))?;
+                forgotten = true;
             }
         }
-        self.sync_folder()
+        if forgotten { self.sync_folder() } else { Ok(()) }
     }
 
     /// One block.
@@ -280,15 +366,34 @@ impl Pool {
     /// Every block that is whole, by stream, position and age. A damaged one is left out: its keys
     /// are not used.
     pub fn blocks(&self) -> Result<Vec<Block>, Error> {
-        let mut blocks = Vec::new();
-        for path in block_paths(&self.folder)? {
-            blocks.extend(BlockFile::open(&path).and_then(|file| file.block()).ok());
-        }
+        let mut blocks: Vec<Block> =
+            self.read_blocks()?.into_iter().filter_map(Result::ok).collect();
         blocks.sort_by_key(|block| {
             let Description { stream, created, id, .. } = &block.description;
             (stream.clone(), block.position.unwrap_or(u64::MAX), *created, *id)
         });
         Ok(blocks)
+    }
+
+    fn read_blocks(&self) -> Result<Vec<Result<Block, Error>>, Error> {
+        let ids = block_ids(&self.folder)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|id, _| ids.contains(id));
+        let read = |id: &BlockId| -> Result<Block, Error> {
+            let path = self.path(*id);
+            let file = match known.get(id) {
+                Some(description) => BlockFile::reopen(&path, description.clone())?,
+                None => BlockFile::open(&path)?,
+            };
+            let block = file.block()?;
+            known.entry(*id).or_insert(file.description);
+            Ok(block)
+        };
+        Ok(ids.iter().map(read).collect())
+    }
+
+    fn open_block(&self, id: BlockId) -> Result<BlockFile, Error> {
+        BlockFile::open(&self.path(id))
     }
 
     /// How much of `stream` there is; `mark` is the first position that was never reserved.
@@ -321,13 +426,17 @@ impl Pool {
     }
 
     /// The first position after every block of the stream.
+    ///
+    /// Errors: when a block cannot be read, since it may have had any position.
     fn end_of(&self, stream: &StreamId) -> Result<u64, Error> {
-        // A block that cannot be read may have had any position.
-        for path in block_paths(&self.folder)? {
-            BlockFile::open(&path)?.block()?;
+        let mut end = 0;
+        for block in self.read_blocks()? {
+            let block = block?;
+            if block.description.stream == *stream {
+                end = end.max(block.range().map_or(0, |range| range.end()));
+            }
         }
-        let ends = self.of_stream(stream)?.into_iter().filter_map(|block| block.range());
-        Ok(ends.map(|range| range.end()).max().unwrap_or(0))
+        Ok(end)
     }
 
     fn path(&self, id: BlockId) -> PathBuf {
@@ -358,18 +467,34 @@ impl Pool {
     }
 }
 
-/// The files of all blocks in a folder; none if the folder is not there.
-fn block_paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The name of the block that begins at `position` of a pad: the same at both ends.
+fn part_id(pad: &Pad, stream: &StreamId, position: u64) -> BlockId {
+    let name = format!("{} {stream} {position}", pad.header.id);
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
+    BlockId(id)
+}
+
+/// A range cut into pieces that a block can have.
+fn blocks_of(range: KeyRange) -> impl Iterator<Item = KeyRange> {
+    const UNITS_MAX: u64 = BLOCK_BYTES_MAX / UNIT_BYTES;
+    let starts = (range.position..range.end()).step_by(UNITS_MAX as usize);
+    starts.map(move |start| KeyRange::between(start, range.end().min(start + UNITS_MAX)))
+}
+
+/// The names of all blocks in a folder; none if the folder is not there.
+fn block_ids(folder: &Path) -> Result<BTreeSet<BlockId>, Error> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         entries => entries.map_err(failed(folder))?,
     };
-    let mut paths = Vec::new();
+    let mut ids = BTreeSet::new();
     for entry in entries {
         let path = entry.map_err(failed(folder))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            paths.push(path);
+            ids.extend(stem.and_then(|stem| stem.parse::<BlockId>().ok()));
         }
     }
-    Ok(paths)
+    Ok(ids)
 }

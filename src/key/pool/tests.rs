@@ -131,6 +131,35 @@ fn a_session_takes_keys_that_arrive_while_it_waits() {
 }
 
 #[test]
+fn a_pad_that_was_carried_is_ready_at_both_ends_and_agreed_blocks_come_after_it() {
+    let (folder, a, b) = pair();
+    let blocks = |pool: &Pool| pool.blocks().unwrap().len();
+    let mut random = crate::key::random::OperatingSystem::new(site("a"));
+    let sites = [site("a"), site("b")];
+    let made =
+        crate::key::pad::generate(sites, ByteCount(8192), &mut random, folder.path(), &clock());
+    let [for_a, for_b] = made.unwrap();
+    let key = fs::read(&for_a).unwrap()[crate::key::pad::HEADER_BYTES..].to_vec();
+    let copy = folder.path().join("copy");
+    fs::copy(&for_a, &copy).unwrap();
+    assert!(a.import_pad(&site("c"), &for_a).is_err(), "for another link");
+    a.import_pad(&site("b"), &for_a).unwrap();
+    b.import_pad(&site("a"), &for_b).unwrap();
+    assert!(!for_a.exists());
+    assert_eq!((blocks(&a), blocks(&b)), (2, 2));
+    assert!(a.import_pad(&site("b"), &copy).is_err(), "twice");
+    agreed(&a, &b, &bytes(1, 64));
+    let mut sender = store(&folder, "a", "b").sender(&site("b")).unwrap();
+    let mut follower = store(&folder, "b", "a").follower(&site("a")).unwrap();
+    let lease = sender.take(4096).unwrap();
+    assert!(lease.bytes() == &key[..4096]);
+    assert!(follower.fetch(lease.range()).unwrap().bytes() == lease.bytes());
+    assert!(sender.take(64).unwrap().bytes() == bytes(1, 64));
+    let mut back = store(&folder, "b", "a").sender(&site("a")).unwrap();
+    assert!(back.take(4096).unwrap().bytes() == &key[4096..]);
+}
+
+#[test]
 fn blocks_that_are_given_up_leave_a_hole() {
     let (folder, a, b) = pair();
     let lost = description("a", "b");

@@ -197,8 +197,9 @@ impl ShareWriter for RemoteWriter {
         Some(drawn.map_err(|error| broken(&self.channel.site, error)))
     }
 
-    fn expect(&mut self, stripes: u64) {
-        self.channel.connection.expect_to_send(stripes, self.stripe_bytes.into());
+    fn expect(&mut self, stripes: u64) -> Result<(), Error> {
+        let expected = self.channel.connection.expect_to_send(stripes, self.stripe_bytes.into());
+        expected.map_err(|error| broken(&self.channel.site, error))
     }
 
     fn commit(mut self: Box<Self>) -> Result<ShareInfo, Error> {

@@ -1,7 +1,8 @@
 //! The holder's side of a remote store.
 
 use super::{Failure, Reply, Request, WINDOW, kind};
-use crate::base::{Chunk, Fault, ShareId};
+use crate::base::{Chunk, Fault, Faulty, ShareId};
+use crate::key::Priority;
 use crate::net::Connection;
 use crate::store::{Error, ShareReader, ShareStore, ShareWriter, verify};
 
@@ -113,7 +114,20 @@ impl<'a> Service<'a> {
         let end = start.saturating_add(count.min(WINDOW)).min(info.stripes);
         if end > self.expected {
             // A share is read from some stripe to its end, as a rule.
-            connection.expect_to_send(info.stripes.saturating_sub(start), info.stripe_bytes.into());
+            let left = info.stripes.saturating_sub(start);
+            connection.prioritise(Priority::Restore);
+            match connection.expect_to_send(left, info.stripe_bytes.into()) {
+                Err(error) if error.fault() == Fault::TryAgain => {
+                    let reply = Reply::Failed(Failure {
+                        message: error.to_string(),
+                        code: error.fault().exit_code(),
+                        hint: error.hint(),
+                        what: None,
+                    });
+                    return send_reply(connection, kind::DAMAGED, &reply);
+                }
+                expected => expected?,
+            }
             self.expected = info.stripes;
         }
         for number in start..end {

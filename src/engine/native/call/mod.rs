@@ -24,14 +24,17 @@ mod microbes;
 mod output;
 mod phase;
 mod repeat;
+mod slips;
 #[cfg(test)]
 mod tests;
 
 pub use output::{Output, SharedSink};
 pub use phase::Witness;
+pub use slips::{SlipTally, Slips};
 
 use activity::Window;
 use evidence::Evidence;
+use genotype::Case;
 use haplotype::{Haplotype, Stretch};
 use likelihood::Model;
 
@@ -48,6 +51,8 @@ pub struct CallSettings {
     pub haploid: Option<Regions>,
     /// Whether reference blocks are wanted; changes no variant.
     pub blocks: bool,
+    /// How often reads slip in repeats.
+    pub slips: Slips,
 }
 
 impl CallSettings {
@@ -72,7 +77,7 @@ impl CallSettings {
 
     /// The default settings for this many copies of each contig.
     pub fn new(ploidy: u8) -> Self {
-        Self { ploidy, haploid: None, blocks: false }
+        Self { ploidy, haploid: None, blocks: false, slips: Slips::default() }
     }
 }
 
@@ -148,11 +153,12 @@ pub fn call(
     let evidence = evidence::prepare(reads, contig, bases);
     let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
     let mut model = Model::default();
+    let judge = Judge { contig, bases, copies: &copies, slips: &settings.slips };
     let mut found = Vec::new();
     // An indel's record stands one base before its first event.
     for window in activity::windows(&evidence, bases, start, end + 1) {
         let reads = overlapping(&evidence, &window, longest);
-        call_window(&window, reads, contig, bases, &copies, &mut model, &mut found);
+        judge.window(&window, reads, &mut model, &mut found);
     }
     let doubtful = evidence::doubtful_places(reads, contig);
     for (variant, witnesses) in &mut found {
@@ -175,6 +181,21 @@ pub fn call(
     RegionCalls { variants, witnesses, blocks }
 }
 
+/// Counts of the reads over repeats in `[start, end)` of `contig`; `reads` as for [`call`].
+pub fn tally_slips(
+    reference: &Reference,
+    contig: u32,
+    start: u32,
+    end: u32,
+    reads: &[AlignedRead],
+) -> SlipTally {
+    let Some(bases) = reference.contigs.get(contig as usize).map(|contig| &contig.bases[..]) else {
+        return SlipTally::default();
+    };
+    let end = end.min(bases.len() as u32);
+    SlipTally::of(&evidence::prepare(reads, contig, bases), bases, start.min(end), end)
+}
+
 /// The reads that overlap the window, clipped ends counted, at most [`TEMPLATES_MAX`] templates.
 fn overlapping<'a>(evidence: &'a [Evidence], window: &Window, longest: u32) -> Vec<&'a Evidence> {
     const CLIP_MAX: u32 = 300;
@@ -195,24 +216,62 @@ fn sample(reads: &mut Vec<&Evidence>, most: usize) {
     if reads.len() <= most {
         return;
     }
-    let mix = |template: u64| template.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let mut order: Vec<u64> = reads.iter().map(|read| mix(read.template)).collect();
+    let mut order: Vec<u64> = reads.iter().map(|read| evidence::mixed(read.template)).collect();
     order.sort_unstable();
     order.dedup();
     if let Some(&limit) = order.get(most) {
-        reads.retain(|read| mix(read.template) < limit);
+        reads.retain(|read| evidence::mixed(read.template) < limit);
     }
 }
 
-fn call_window(
-    window: &Window,
-    mut reads: Vec<&Evidence>,
+/// What all windows of a region share.
+struct Judge<'a> {
     contig: u32,
-    bases: &[u8],
-    copies: &[(u32, u32, u8)],
-    model: &mut Model,
-    found: &mut Vec<(Variant, Vec<Witness>)>,
-) {
+    bases: &'a [u8],
+    copies: &'a [(u32, u32, u8)],
+    slips: &'a Slips,
+}
+
+impl Judge<'_> {
+    fn window(
+        &self,
+        window: &Window,
+        mut reads: Vec<&Evidence>,
+        model: &mut Model,
+        found: &mut Vec<(Variant, Vec<Witness>)>,
+    ) {
+        let (bases, slips) = (self.bases, self.slips);
+        let stretch = stretch_of(window, bases);
+        let haplotypes = haplotypes(window, &reads, stretch);
+        if haplotypes.len() < 2 {
+            return;
+        }
+        sample(&mut reads, (JUDGEMENTS_MAX / haplotypes.len()).max(TEMPLATES_KEPT));
+        let gapped = window.gapped
+            || window.clipped
+            || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
+        let testimonies = model.testimonies(&reads, stretch, &haplotypes, slips, gapped);
+        for &(from, to, ploidy) in self.copies {
+            let range = window.start.max(from)..window.end.min(to);
+            if range.is_empty() {
+                continue;
+            }
+            let (haplotypes, testimonies) = (&haplotypes[..], &testimonies[..]);
+            let case = Case { stretch, haplotypes, testimonies, slips, ploidy };
+            for site in genotype::sites(case, range) {
+                let Some(variant) = annotate::variant(&site, testimonies, self.contig, bases)
+                else {
+                    continue;
+                };
+                let sure = variant.filters.is_empty();
+                found.push((variant, if sure { site.witnesses } else { Vec::new() }));
+            }
+        }
+    }
+}
+
+/// The reference bases that a window's reads are compared with.
+fn stretch_of<'a>(window: &Window, bases: &'a [u8]) -> Stretch<'a> {
     let pad = PAD_BASES[window.kind()];
     let low = window.start.saturating_sub(pad);
     let high = (window.end + pad).min(bases.len() as u32);
@@ -221,29 +280,7 @@ fn call_window(
     } else {
         (low, high)
     };
-    let stretch = Stretch { start: low, bases: &bases[low as usize..high as usize] };
-    let haplotypes = haplotypes(window, &reads, stretch);
-    if haplotypes.len() < 2 {
-        return;
-    }
-    sample(&mut reads, (JUDGEMENTS_MAX / haplotypes.len()).max(TEMPLATES_KEPT));
-    let gapped = window.gapped
-        || window.clipped
-        || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
-    let testimonies = model.testimonies(&reads, stretch, &haplotypes, gapped);
-    for &(from, to, ploidy) in copies {
-        let range = window.start.max(from)..window.end.min(to);
-        if range.is_empty() {
-            continue;
-        }
-        for site in genotype::sites(stretch, &haplotypes, &testimonies, ploidy, range) {
-            let Some(variant) = annotate::variant(&site, &testimonies, contig, bases) else {
-                continue;
-            };
-            let sure = variant.filters.is_empty();
-            found.push((variant, if sure { site.witnesses } else { Vec::new() }));
-        }
-    }
+    Stretch { start: low, bases: &bases[low as usize..high as usize] }
 }
 
 /// The reference haplotype first, then the candidates.
