@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Native;
 use super::aligned::AlignedRead;
 use super::alignments;
-use super::call::{CallSettings, MARGIN, Output, RegionCalls, SlipTally, Slips, call, tally_slips};
+use super::call::{CallSettings, MARGIN, Output, Qualities, RegionCalls, Slips, Tally, call};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
 use super::learn::{Learn, Models};
@@ -241,11 +241,13 @@ fn call_all(
         .with_line("source", format!("dsgd {}", engine.version()))
         .with_line("dsgdCommandLine", request.command_line.clone());
     let mut output = Output::new(request.reference, header, vcf, request.gvcf)?;
+    let (slips, qualities) = learn_library(request, bins, duplicates, meters)?;
     let settings = CallSettings {
         ploidy: request.ploidy,
         haploid: request.haploid.clone(),
         blocks: request.gvcf.is_some(),
-        slips: learn_slips(request, bins, duplicates, meters)?,
+        slips,
+        qualities,
     };
     let reference = request.reference;
     let mut metrics = report.metrics.take().unwrap_or_default();
@@ -279,23 +281,23 @@ fn call_all(
     Ok(())
 }
 
-/// Most regions whose repeats are counted before anything is called.
+/// Most regions whose reads are counted before anything is called.
 const LEARN_REGIONS_MAX: usize = 64;
 
-impl Weigh for SlipTally {
+impl Weigh for Tally {
     fn weight(&self) -> u64 {
         0
     }
 }
 
-/// How often the sample's reads slip in repeats, from regions that lie evenly among those with
-/// reads.
-fn learn_slips(
+/// What the reads say of their library, from regions that lie evenly among those with reads: how
+/// often they slip in repeats, and what their qualities are worth.
+fn learn_library(
     request: &CallRequest<'_>,
     bins: &Bins,
     duplicates: &Duplicates,
     meters: &Meters,
-) -> Result<Slips, Error> {
+) -> Result<(Slips, Qualities), Error> {
     let reference = request.reference;
     let map = bins.map();
     let mut filled: Vec<Stretch> = Vec::new();
@@ -306,22 +308,22 @@ fn learn_slips(
     }
     let step = filled.len().div_ceil(LEARN_REGIONS_MAX).max(1);
     let chosen: Vec<_> = filled.into_iter().step_by(step).map(Ok).collect();
-    let mut tally = SlipTally::default();
+    let mut tally = Tally::default();
     std::thread::scope(|scope| {
         let work = |stretch: Stretch| {
             let Stretch { contig, start, end } = stretch;
             let reads = bins
                 .overlapping(contig, start, end, duplicates)
-                .map_err(|error| flow::Error::in_stage("slips", error))?;
-            Ok(tally_slips(reference, contig, start, end, &reads))
+                .map_err(|error| flow::Error::in_stage("library", error))?;
+            Ok(Tally::of(reference, contig, start, end, &reads))
         };
-        let regions = Flow::source(meters, "repeats", chosen);
-        for counted in regions.map_parallel(scope, "slips", request.threads, work) {
+        let regions = Flow::source(meters, "samples", chosen);
+        for counted in regions.map_parallel(scope, "library", request.threads, work) {
             tally.merge(&counted?);
         }
         Ok::<(), Error>(())
     })?;
-    Ok(Slips::learn(&tally))
+    Ok(tally.learn())
 }
 
 /// The stretches to call, in coordinate order; those without reads near are left out unless

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::quality::Qualities;
 use crate::engine::native::AlignedRead;
 
 /// Lowest MAPQ of a read that counts.
@@ -99,7 +100,7 @@ impl Evidence {
         last.map_or(0, |run| run.length)
     }
 
-    fn aligned(read: &AlignedRead, reference: &[u8]) -> Option<Self> {
+    fn aligned(read: &AlignedRead, reference: &[u8], worth: &Qualities) -> Option<Self> {
         let mut runs = Vec::with_capacity(read.cigar.len());
         for &operation in &read.cigar {
             let kind = match operation & 15 {
@@ -122,7 +123,7 @@ impl Evidence {
         }
         let cap = read.mapping_quality;
         let quality = |(&quality, &base): (&u8, &u8)| {
-            if quality < BASE_QUALITY_MIN || base > 3 { 0 } else { quality.min(cap) }
+            if quality < BASE_QUALITY_MIN || base > 3 { 0 } else { worth.of(quality).min(cap) }
         };
         let mut evidence = Self {
             template: read.template,
@@ -251,21 +252,16 @@ pub(super) fn doubtful_places(reads: &[AlignedRead], contig: u32) -> Vec<(u32, u
 /// Where more reads begin than [`TILE_READS_MAX`] a tile, a sample of the templates counts: those
 /// whose mixed numbers are least. It depends on the reads that begin in the tile and on nothing
 /// else, so that cuts of the genome and orders of the reads do not matter.
-pub(super) fn prepare(reads: &[AlignedRead], contig: u32, reference: &[u8]) -> Vec<Evidence> {
-    let counts = |read: &&AlignedRead| {
-        read.flags & UNMAPPED_SECONDARY_FAILED_DUPLICATE == 0
-            && read.contig == contig
-            && read.mapping_quality >= MAPPING_QUALITY_MIN
-    };
+pub(super) fn prepare(
+    reads: &[AlignedRead],
+    contig: u32,
+    reference: &[u8],
+    worth: &Qualities,
+) -> Vec<Evidence> {
     let mut all: Vec<Evidence> = Vec::new();
     let mut waiting: HashMap<u64, usize> = HashMap::new();
-    let tiles = reads.chunk_by(|a, b| a.position / TILE_BASES == b.position / TILE_BASES);
-    let sampled = tiles.flat_map(|tile| {
-        let limit = template_limit(tile, counts);
-        tile.iter().filter(counts).filter(move |read| mixed(read.template) <= limit)
-    });
-    for read in sampled {
-        let Some(mut evidence) = Evidence::aligned(read, reference) else {
+    for read in sampled(reads, contig) {
+        let Some(mut evidence) = Evidence::aligned(read, reference, worth) else {
             continue;
         };
         drop_adapter(&mut evidence, read);
@@ -281,6 +277,27 @@ pub(super) fn prepare(reads: &[AlignedRead], contig: u32, reference: &[u8]) -> V
     all.retain(|evidence| evidence.start < evidence.end && !evidence.bases.is_empty());
     all.sort_by_key(|evidence| (evidence.start, evidence.template, evidence.reverse));
     all
+}
+
+/// The same reads by themselves, with the qualities that were reported.
+pub(super) fn unjoined(reads: &[AlignedRead], contig: u32, reference: &[u8]) -> Vec<Evidence> {
+    let reported = Qualities::default();
+    let reads = sampled(reads, contig);
+    reads.filter_map(|read| Evidence::aligned(read, reference, &reported)).collect()
+}
+
+/// The reads that may count, of each tile a sample.
+fn sampled(reads: &[AlignedRead], contig: u32) -> impl Iterator<Item = &AlignedRead> {
+    let counts = move |read: &&AlignedRead| {
+        read.flags & UNMAPPED_SECONDARY_FAILED_DUPLICATE == 0
+            && read.contig == contig
+            && read.mapping_quality >= MAPPING_QUALITY_MIN
+    };
+    let tiles = reads.chunk_by(|a, b| a.position / TILE_BASES == b.position / TILE_BASES);
+    tiles.flat_map(move |tile| {
+        let limit = template_limit(tile, counts);
+        tile.iter().filter(counts).filter(move |read| mixed(read.template) <= limit)
+    })
 }
 
 /// The greatest mixed number of a template that counts in a tile.

@@ -23,6 +23,7 @@ mod likelihood;
 mod microbes;
 mod output;
 mod phase;
+mod quality;
 mod repeat;
 mod slips;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod tests;
 
 pub use output::{Output, SharedSink};
 pub use phase::Witness;
+pub use quality::{Qualities, QualityTally};
 pub use slips::{SlipTally, Slips};
 
 use activity::Window;
@@ -53,6 +55,8 @@ pub struct CallSettings {
     pub blocks: bool,
     /// How often reads slip in repeats.
     pub slips: Slips,
+    /// What base qualities are worth.
+    pub qualities: Qualities,
 }
 
 impl CallSettings {
@@ -77,7 +81,8 @@ impl CallSettings {
 
     /// The default settings for this many copies of each contig.
     pub fn new(ploidy: u8) -> Self {
-        Self { ploidy, haploid: None, blocks: false, slips: Slips::default() }
+        let (slips, qualities) = (Slips::default(), Qualities::default());
+        Self { ploidy, haploid: None, blocks: false, slips, qualities }
     }
 }
 
@@ -150,7 +155,7 @@ pub fn call(
     let name = &reference.contigs[contig as usize].name;
     let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
     let copies = settings.copies(name, low, high);
-    let evidence = evidence::prepare(reads, contig, bases);
+    let evidence = evidence::prepare(reads, contig, bases, &settings.qualities);
     let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
     let mut model = Model::default();
     let judge = Judge { contig, bases, copies: &copies, slips: &settings.slips };
@@ -181,19 +186,44 @@ pub fn call(
     RegionCalls { variants, witnesses, blocks }
 }
 
-/// Counts of the reads over repeats in `[start, end)` of `contig`; `reads` as for [`call`].
-pub fn tally_slips(
-    reference: &Reference,
-    contig: u32,
-    start: u32,
-    end: u32,
-    reads: &[AlignedRead],
-) -> SlipTally {
-    let Some(bases) = reference.contigs.get(contig as usize).map(|contig| &contig.bases[..]) else {
-        return SlipTally::default();
-    };
-    let end = end.min(bases.len() as u32);
-    SlipTally::of(&evidence::prepare(reads, contig, bases), bases, start.min(end), end)
+/// What the reads of a part of the genome say of the library.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    slips: SlipTally,
+    qualities: QualityTally,
+}
+
+impl Tally {
+    /// Counts the reads in `[start, end)` of `contig`; `reads` as for [`call`].
+    pub fn of(
+        reference: &Reference,
+        contig: u32,
+        start: u32,
+        end: u32,
+        reads: &[AlignedRead],
+    ) -> Self {
+        let Some(contig_bases) = reference.contigs.get(contig as usize) else {
+            return Self::default();
+        };
+        let bases = &contig_bases.bases[..];
+        let end = end.min(bases.len() as u32);
+        let start = start.min(end);
+        let joined = evidence::prepare(reads, contig, bases, &Qualities::default());
+        let slips = SlipTally::of(&joined, bases, start, end);
+        let alone = evidence::unjoined(reads, contig, bases);
+        Self { slips, qualities: QualityTally::of(&alone, bases, start, end) }
+    }
+
+    /// Adds the counts of another part of the genome.
+    pub fn merge(&mut self, other: &Self) {
+        self.slips.merge(&other.slips);
+        self.qualities.merge(&other.qualities);
+    }
+
+    /// What is to be known of the library before it is called.
+    pub fn learn(&self) -> (Slips, Qualities) {
+        (Slips::learn(&self.slips), Qualities::learn(&self.qualities))
+    }
 }
 
 /// The reads that overlap the window, clipped ends counted, at most [`TEMPLATES_MAX`] templates.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::haplotype::Event;
-use super::{CallSettings, MARGIN, Output, call, call_region};
+use super::{CallSettings, MARGIN, Output, Qualities, call, call_region};
 use crate::engine::CallReport;
 use crate::engine::native::AlignedRead;
 use crate::genome::inflate::InflateReader;
@@ -346,7 +346,7 @@ fn deep_reads_are_sampled_alike_whatever_the_cut_and_the_order() {
         }));
     }
     all.sort_by_key(|read| (read.position, read.template));
-    let evidence = super::evidence::prepare(&all, 0, bases);
+    let evidence = super::evidence::prepare(&all, 0, bases, &Qualities::default());
     assert!(all.len() > 60_000 && evidence.len() < 9_000, "{} {}", all.len(), evidence.len());
     let whole = call_region(&reference, 0, 0, 9000, &all, &CallSettings::default());
     let sites = |found: Vec<(u32, usize, usize, Vec<u8>)>| -> Vec<(u32, Vec<u8>)> {
