@@ -89,7 +89,7 @@ fn the_copies_of_a_tandem_repeat_are_places_of_their_own() {
     let unit = random_bases(31, 53);
     let repeat: Vec<u8> = std::iter::repeat_n(&unit, 8).flatten().copied().collect();
     let bases = [random_bases(32, 5000), repeat, random_bases(33, 5000)].concat();
-    let reference = reference_of(&[bases.clone()]);
+    let reference = reference_of(std::slice::from_ref(&bases));
     for start in [5060, 5120, 5200] {
         let placed = map(&reference, &[bases[start..start + 150].to_vec()], Layout::Single);
         assert_eq!(placed[0].mapping_quality, 0, "{placed:?}");
