@@ -1,4 +1,4 @@
-//! Machines that run kernels: the CPU, NVIDIA cards, whatever has a Vulkan driver.
+//! Machines that run kernels: the CPU, NVIDIA cards, whatever has a Vulkan driver, FPGA cards.
 //!
 //! Every device gives the same bits as the scalar twins in [`crate::kernel`]: which one is used never
 //! changes a byte of output, only the time. A device that is not there, or that this program was

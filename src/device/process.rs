@@ -114,14 +114,14 @@ impl ProcessLane {
     }
 
     fn send(&mut self, launch: &Launch) -> std::io::Result<()> {
-        if let Some(table) = &launch.table {
-            if !self.table.as_ref().is_some_and(|known| Arc::ptr_eq(known, table)) {
-                let words: &Vec<u32> = table.downcast_ref().expect("a table of this device");
-                let head = [TABLE, 0, 0, 0, 0, 0, 0, 4 * words.len() as u32];
-                self.to.write_all(bytemuck::cast_slice(&head))?;
-                self.to.write_all(bytemuck::cast_slice(words))?;
-                self.table = Some(Arc::clone(table));
-            }
+        if let Some(table) = &launch.table
+            && !self.table.as_ref().is_some_and(|known| Arc::ptr_eq(known, table))
+        {
+            let words: &Vec<u32> = table.downcast_ref().expect("a table of this device");
+            let head = [TABLE, 0, 0, 0, 0, 0, 0, 4 * words.len() as u32];
+            self.to.write_all(bytemuck::cast_slice(&head))?;
+            self.to.write_all(bytemuck::cast_slice(words))?;
+            self.table = Some(Arc::clone(table));
         }
         let [first, second, third] = launch.numbers;
         let (from, count) = (launch.down.start as u32, launch.down.len() as u32);

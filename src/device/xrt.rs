@@ -64,37 +64,52 @@ impl Xrt {
         // SAFETY: runs what the library runs when loaded: XRT, which the operator installed.
         let library = unsafe { Library::new(LIBRARY) }
             .map_err(|error| format!("XRT is not installed: {error}"))?;
-        macro_rules! function {
-            ($name:literal) => {{
-                // SAFETY: the types of the fields are those of XRT's headers, xrt_device.h,
-                // xrt_bo.h and xrt_kernel.h.
-                let symbol: Result<Symbol<'_, _>, _> =
-                    unsafe { library.get(concat!($name, "\0").as_bytes()) };
-                *symbol.map_err(|error| format!("XRT has no {}: {error}", $name))?
-            }};
-        }
-        Ok(Self {
-            device_open: function!("xrtDeviceOpen"),
-            device_close: function!("xrtDeviceClose"),
-            load_image: function!("xrtDeviceLoadXclbinFile"),
-            image_uuid: function!("xrtDeviceGetXclbinUUID"),
-            kernel_open: function!("xrtPLKernelOpen"),
-            kernel_close: function!("xrtKernelClose"),
-            kernel_group: function!("xrtKernelArgGroupId"),
-            buffer: function!("xrtBOAlloc"),
-            buffer_part: function!("xrtBOSubAlloc"),
-            buffer_free: function!("xrtBOFree"),
-            buffer_sync: function!("xrtBOSync"),
-            buffer_write: function!("xrtBOWrite"),
-            buffer_read: function!("xrtBORead"),
-            run_open: function!("xrtRunOpen"),
-            run_argument: function!("xrtRunSetArg"),
-            run_start: function!("xrtRunStart"),
-            run_wait: function!("xrtRunWaitFor"),
-            run_close: function!("xrtRunClose"),
-            _library: library,
-        })
+        // SAFETY: the types of the fields are those of XRT's headers, xrt_device.h, xrt_bo.h and
+        // xrt_kernel.h.
+        unsafe { Self::find(library) }
     }
+
+    /// Finds the functions in the library.
+    ///
+    /// # Safety
+    /// The types of the fields are those of the library's functions.
+    unsafe fn find(library: Library) -> Result<Self, String> {
+        // SAFETY: as the caller promises.
+        let found = unsafe {
+            Self {
+                device_open: function(&library, "xrtDeviceOpen")?,
+                device_close: function(&library, "xrtDeviceClose")?,
+                load_image: function(&library, "xrtDeviceLoadXclbinFile")?,
+                image_uuid: function(&library, "xrtDeviceGetXclbinUUID")?,
+                kernel_open: function(&library, "xrtPLKernelOpen")?,
+                kernel_close: function(&library, "xrtKernelClose")?,
+                kernel_group: function(&library, "xrtKernelArgGroupId")?,
+                buffer: function(&library, "xrtBOAlloc")?,
+                buffer_part: function(&library, "xrtBOSubAlloc")?,
+                buffer_free: function(&library, "xrtBOFree")?,
+                buffer_sync: function(&library, "xrtBOSync")?,
+                buffer_write: function(&library, "xrtBOWrite")?,
+                buffer_read: function(&library, "xrtBORead")?,
+                run_open: function(&library, "xrtRunOpen")?,
+                run_argument: function(&library, "xrtRunSetArg")?,
+                run_start: function(&library, "xrtRunStart")?,
+                run_wait: function(&library, "xrtRunWaitFor")?,
+                run_close: function(&library, "xrtRunClose")?,
+                _library: library,
+            }
+        };
+        Ok(found)
+    }
+}
+
+/// A function of the library.
+///
+/// # Safety
+/// `T` is the type of the function of that name.
+unsafe fn function<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
+    // SAFETY: as the caller promises.
+    let symbol: Result<Symbol<'_, T>, _> = unsafe { library.get(name.as_bytes()) };
+    symbol.map(|symbol| *symbol).map_err(|error| format!("XRT has no {name}: {error}"))
 }
 
 /// The first card, with its image loaded.

@@ -163,7 +163,7 @@ pub(super) fn tables(device: &dyn Device, noise: &mut Noise) -> Result<Tables, E
     let genome = Genome::load(device, packed.forward.iter().map(word).collect())?;
     let mut hashes: Vec<u64> = (0..1500).map(|_| noise.next() >> (64 - HASH_BITS)).collect();
     hashes.extend_from_within(..300);
-    hashes.extend((0..100).map(|number| 3 << 31 | number / 3));
+    hashes.extend((0..100).map(|number| (3 << 31) | (number / 3)));
     hashes.extend([0, 0, (1 << HASH_BITS) - 1]);
     hashes.sort_unstable();
     let rest_bits = HASH_BITS - BUCKET_BITS;
