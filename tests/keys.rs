@@ -273,16 +273,19 @@ fn a_deposit_goes_between_sites_without_a_link_by_relayed_key() {
     network.wait_for_key(12 << 20);
 
     // Share C goes to the cloud, where there is no link; share B to the neighbour.
-    let order = ["keys", "reserve", "tommo", "cloud", "3MB", "--back", "100kB"];
-    let planned = network.done("kms.toml", &["keys", "plan", "tommo", "cloud", "3MB"]);
+    let wanted = ["3MB", "--back", "2500kB"];
+    let plan = [&["keys", "plan", "tommo", "cloud"], &wanted[..]].concat();
+    let planned = network.done("kms.toml", &plan);
     assert_eq!(planned["paths"][0]["nodes"], serde_json::json!(["tommo", "relay", "cloud"]));
+    let order = [&["keys", "reserve", "tommo", "cloud"], &wanted[..]].concat();
     let supplied = network.done("kms.toml", &order);
     assert_eq!(path_of(&supplied), ["tommo", "relay", "cloud"]);
     let spent = supplied["spent"].as_u64().unwrap();
     assert_eq!(spent, network.spent("tommo", "relay") + network.spent("relay", "cloud"));
-    assert_eq!(network.spent("tommo", "relay"), 3_100_000 + 3 * 48);
+    assert_eq!(planned["per-link"], network.spent("tommo", "relay"));
+    assert_eq!(network.spent("relay", "cloud"), 5_500_000 + 6 * 48, "in six parts");
     assert_eq!(network.spent("tommo", "hospital"), 0);
-    let order = ["keys", "reserve", "tommo", "hospital", "3MB", "--back", "100kB"];
+    let order = [&["keys", "reserve", "tommo", "hospital"], &wanted[..]].concat();
     assert_eq!(path_of(&network.done("kms.toml", &order)), ["tommo", "hospital"]);
     let refused = network.run("tommo-kma.toml", &order);
     assert_eq!(refused.status.code(), Some(78), "an agent orders nothing");

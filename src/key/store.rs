@@ -14,7 +14,9 @@ use super::ledger::{self, Record, Role};
 use super::pool::{self, Pool};
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
-use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
+use super::{
+    AtRest, Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId,
+};
 
 /// The key links of one site. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -42,6 +44,15 @@ pub struct LinkLevel {
     pub provenance: Provenance,
     /// Why the link is not to be used, if it is not.
     pub quarantine: Option<&'static str>,
+    /// What they are to somebody who takes this site's disk.
+    pub at_rest: AtRest,
+}
+
+impl LinkLevel {
+    /// What the keys protect against whom, in a line: for receipts.
+    pub fn protection(&self) -> String {
+        format!("{}; {} on a stolen disk", self.provenance, self.at_rest)
+    }
 }
 
 /// How much key one direction of a link has.
@@ -126,6 +137,7 @@ impl KeyStore {
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
             quarantine: self.quarantine(peer)?,
+            at_rest: source.at_rest(),
         })
     }
 

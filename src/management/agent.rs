@@ -16,10 +16,11 @@ use super::supply::Supply;
 use super::{Error, OnNotice};
 use crate::base::clock::Stopwatch;
 use crate::base::{ByteCount, Chunk, Clock, SiteId};
-use crate::key::ledger::Role;
+use crate::key::ledger::{Record, Role};
 use crate::key::pool;
 use crate::key::{
-    Follower, KeyLease, KeyRange, KeyStore, LinkSettings, Pool, Provenance, Sender, StreamId,
+    Class, Follower, KeyLease, KeyRange, KeyStore, LinkSettings, Pool, Provenance, RandomSettings,
+    Sender, StreamId,
 };
 use crate::net;
 
@@ -206,13 +207,17 @@ impl Agent {
         let is_server = self.settings.server.as_ref() == Some(peer);
         let from_neighbour = matches!(
             request,
-            Request::Agree { .. } | Request::Reserve { .. } | Request::Replenish { .. }
+            Request::Greet
+                | Request::Agree { .. }
+                | Request::Reserve { .. }
+                | Request::Replenish { .. }
         );
         let permitted = if from_neighbour { self.neighbours.contains_key(peer) } else { is_server };
         if !permitted {
             return Err(Error::NotPermitted { peer: peer.clone() });
         }
         match request {
+            Request::Greet => Ok(Reply::Done),
             Request::Agree { block, position, units, check } => {
                 let mask = mask.ok_or_else(|| Error::Protocol { peer: peer.clone() })?;
                 self.compare(peer, block, (position, units), &check, &mask)
@@ -250,7 +255,7 @@ impl Agent {
     /// Takes key out of the link to `next`, at both ends, and sets it aside.
     fn prepare(&self, transaction: Transaction, next: &SiteId, bytes: u64) -> Result<(), Error> {
         let neighbour = self.neighbour(next)?;
-        let needed = ByteCount(bytes + TAG_KEY_BYTES as u64);
+        let needed = ByteCount(bytes.saturating_add(TAG_KEY_BYTES as u64));
         let level = self.links.level(next)?.outgoing;
         if level.remaining.0 < needed.0.saturating_add(self.settings.floor.0) {
             let (from, to) = (self.node.clone(), next.clone());
@@ -294,8 +299,8 @@ impl Agent {
     /// What the server is told.
     pub fn report(&self) -> Result<Report, Error> {
         let random = match &self.settings.random {
-            crate::key::RandomSettings::Device(_) => crate::key::Class::InformationTheoretic,
-            _ => crate::key::Class::Computational,
+            RandomSettings::Device(_) => Class::InformationTheoretic,
+            _ => Class::Computational,
         };
         let links = self.neighbours.values().map(|neighbour| self.report_link(neighbour));
         let links = links.collect::<Result<_, _>>()?;
@@ -334,11 +339,7 @@ impl Agent {
     }
 
     /// What this node reserved or claimed of the link to `peer`.
-    pub fn ledger(
-        &self,
-        peer: &SiteId,
-        role: Role,
-    ) -> Result<Vec<crate::key::ledger::Record>, Error> {
+    pub fn ledger(&self, peer: &SiteId, role: Role) -> Result<Vec<Record>, Error> {
         Ok(self.links.ledger(peer, role)?)
     }
 }

@@ -1,13 +1,13 @@
 //! What runs in an agent's process: two listeners, and the work in the background.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
 use super::agent::{Agent, Neighbour, Relay};
-use super::protocol::{Fold, Folded, HASH_BYTES, Reply, Transaction, kind};
+use super::protocol::{Fold, Folded, HASH_BYTES, Reply, Request, Transaction, kind};
 use super::{Error, relay};
 use crate::base::clock::Stopwatch;
 use crate::base::fault::with_causes;
@@ -31,10 +31,8 @@ impl Agent {
             for neighbour in self.neighbours.values() {
                 scope.spawn(move || self.attend_link(neighbour));
             }
-            scope.spawn(move || {
-                self.accept(relays, |agent, incoming| agent.take_ciphertext(incoming))
-            });
-            let served = self.accept(control, |agent, incoming| agent.attend(incoming));
+            scope.spawn(move || self.accept(relays, Agent::take_ciphertext));
+            let served = self.accept(control, Agent::attend);
             self.stop();
             relays.closer().close();
             served
@@ -251,11 +249,15 @@ impl Agent {
 
     fn pulse(&self, neighbour: &Neighbour, care: bool) -> Result<bool, Error> {
         let mut pushed = 0;
-        if let Some(module) = &mut *neighbour.module.lock().unwrap_or_else(|e| e.into_inner()) {
+        if let Some(module) = &mut *neighbour.module.lock().unwrap_or_else(PoisonError::into_inner)
+        {
             pushed = module.push(&neighbour.pool)?;
         }
         let agreed = self.agree(neighbour)?;
         if care {
+            if !neighbour.up.load(Ordering::SeqCst) {
+                neighbour.ask(&Request::Greet)?;
+            }
             self.replenish(neighbour)?;
             self.retire(neighbour)?;
         }
@@ -271,7 +273,7 @@ impl Agent {
         let marks = [self.links.sender(peer)?.mark(), self.links.follower(peer)?.mark()];
         let streams = [self.stream_to(peer), self.stream_from(peer)];
         for (stream, mark) in streams.iter().zip(marks) {
-            neighbour.pool.retire(stream, mark)?;
+            neighbour.pool.retire(stream, mark, &[])?;
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ fn width(edges: &[Edge], paths: &[&Vec<SiteId>], need: u64) -> Option<(u128, u12
 }
 
 /// All sets of `k` of `paths` that share no node but their ends.
-fn disjoint_sets<'a>(paths: &'a [Vec<SiteId>], k: usize) -> Vec<Vec<&'a Vec<SiteId>>> {
+fn disjoint_sets(paths: &[Vec<SiteId>], k: usize) -> Vec<Vec<&Vec<SiteId>>> {
     if k == 0 {
         return vec![Vec::new()];
     }

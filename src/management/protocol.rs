@@ -75,6 +75,8 @@ pub enum Request {
         /// What the neighbour reserved it in.
         reservation: KeyRange,
     },
+    /// By a neighbour that had no answer for a while: nothing but an answer.
+    Greet,
     /// By the server: what is there.
     Report,
     /// By the server: to reserve `bytes` of the link to `next` at both its ends.
@@ -139,12 +141,12 @@ pub struct Delivery {
 impl Delivery {
     /// What is delivered.
     pub fn bytes(&self) -> u64 {
-        self.forward_bytes + self.back_bytes
+        self.forward_bytes.saturating_add(self.back_bytes)
     }
 
     /// What is relayed over each path: the blocks, and the mask of the comparison.
     pub fn relayed_bytes(&self) -> u64 {
-        self.bytes() + MASK_BYTES as u64
+        self.bytes().saturating_add(MASK_BYTES as u64)
     }
 }
 

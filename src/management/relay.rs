@@ -5,6 +5,10 @@
 //! the last one finds `K = c(n-1) ^ K(n-1,n)`. Every `c` goes with a tag of Wegman and Carter under 32
 //! bytes of the same link's key, so a link gives 32 bytes more than are relayed. A relay could compute
 //! `K`; it never does, because it adds its two pads first.
+//!
+//! The pad of a link is used once both of its ends have it in their records: the node after has claimed
+//! it, and would refuse it a second time, before anything is sent. So a node whose state was set back
+//! uses none twice, as in a session.
 
 use subtle::ConstantTimeEq;
 

@@ -263,7 +263,8 @@ impl Server {
             let job = Job::new(&survey, paths, (forward, back))?;
             match self.run(&job) {
                 Ok(()) => return Ok(job.supplied()),
-                Err((failed, error)) => {
+                Err(failure) => {
+                    let (failed, error) = *failure;
                     self.release(&job);
                     let Some((from, to)) = failed.filter(|_| attempt < ATTEMPTS) else {
                         return Err(error);
@@ -278,16 +279,16 @@ impl Server {
 
     /// Both phases of a relay, and the ends' comparison. An error comes with the hop that failed, where
     /// another way may do.
-    fn run(&self, job: &Job) -> Result<(), (Option<(SiteId, SiteId)>, Error)> {
+    fn run(&self, job: &Job) -> Result<(), Box<Failure>> {
         for (path, transaction) in job.paths.iter().zip(&job.transactions) {
             for hop in path.windows(2) {
                 let (next, bytes) = (hop[1].clone(), job.delivery.relayed_bytes());
                 let request = Request::Prepare { transaction: *transaction, next, bytes };
                 self.ask_node(&hop[0], &request)
-                    .map_err(|error| (Some((hop[0].clone(), hop[1].clone())), error))?;
+                    .map_err(|error| Box::new((Some((hop[0].clone(), hop[1].clone())), error)))?;
             }
         }
-        self.transfer(job).map_err(|error| (None, error))
+        self.transfer(job).map_err(|error| Box::new((None, error)))
     }
 
     fn transfer(&self, job: &Job) -> Result<(), Error> {
@@ -344,6 +345,9 @@ impl Server {
         }
     }
 }
+
+/// Why a relay failed, and the hop that did, where another way may do.
+type Failure = (Option<(SiteId, SiteId)>, Error);
 
 /// One delivery over some paths.
 struct Job {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::Error;
+use super::agent::PATIENCE;
 use super::protocol::Delivery;
 use crate::base::{BitRate, Clock, SiteId};
 use crate::key::pool::{self, BlockId, Description, State, Terms};
@@ -36,17 +37,13 @@ impl Supply {
     /// site sends with.
     pub(super) fn deliver(&self, delivery: &Delivery, key: &[u8]) -> Result<Option<u64>, Error> {
         let pool = self.pool(delivery)?;
+        self.give_up_unfinished(&pool)?;
         let mut own = None;
         let mut rest = key;
         for (block, bytes) in blocks(delivery) {
             let (part, later) = rest.split_at(bytes as usize);
-            let provenance_of = |block: &Description| block.everybody();
-            pool.set_terms(&Terms::new(
-                delivery.source,
-                delivery.class,
-                provenance_of(&block),
-                BitRate(0),
-            ))?;
+            let (source, class) = (delivery.source, delivery.class);
+            pool.set_terms(&Terms::new(source, class, block.everybody(), BitRate(0)))?;
             own = own.or(pool.append(block, part)?.position);
             rest = later;
         }
@@ -72,6 +69,18 @@ impl Supply {
         for (block, _) in blocks(delivery) {
             if (block.stream.sender == self.site) == own {
                 pool.promote(block.id, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what deliveries left that were never finished, because a node or the server died.
+    fn give_up_unfinished(&self, pool: &Pool) -> Result<(), Error> {
+        let now = self.clock.since_epoch();
+        for block in pool.blocks()? {
+            let age = now.saturating_sub(block.description.created);
+            if block.state == State::Pending && age > 10 * PATIENCE {
+                pool.lose(block.description.id)?;
             }
         }
         Ok(())

@@ -466,6 +466,19 @@ fn blocks_that_only_one_end_has_are_not_used() {
 }
 
 #[test]
+fn a_link_whose_neighbour_was_away_comes_up_again() {
+    let world = World::ready(&Plan::tokyo(1));
+    let neighbour = world.agent("nict-1").neighbour(&site("nict-2")).unwrap();
+    neighbour.up.store(false, Ordering::SeqCst);
+    let state = |world: &World| {
+        let levels = world.server.levels();
+        let of = |level: &&Level| level.from == site("nict-1") && level.to == site("nict-2");
+        levels.iter().find(of).unwrap().state.clone()
+    };
+    world.wait_for("the neighbour answers", |world| state(world) == "up");
+}
+
+#[test]
 fn strangers_and_neighbours_may_not_order_relays() {
     let world = World::ready(&Plan::tokyo(1));
     let transaction = BlockId([1; 16]);
@@ -490,8 +503,10 @@ fn strangers_and_neighbours_may_not_order_relays() {
 
 #[test]
 fn the_supply_of_a_relay_carries_a_session_of_the_sites() {
-    let world = World::ready(&Plan::tokyo(3));
-    let order = world.order("nict-3", "nict-1", 20_000, 8192, 1);
+    let mut plan = Plan::tokyo(2);
+    plan.block_bytes = 256 << 10;
+    let world = World::ready(&plan);
+    let order = world.order("nict-3", "nict-1", 200_000, 200_000, 1);
     world.server.supply(&order).unwrap();
     let (caller, called) =
         (world.supply_keys("nict-3", "nict-1"), world.supply_keys("nict-1", "nict-3"));

@@ -153,7 +153,7 @@ impl Site {
     pub fn link_use(&self) -> Vec<LinkUse> {
         let by_peer = self.traffic.by_peer();
         let describe = |peer: &SiteId| match self.keys.level(peer) {
-            Ok(level) => level.provenance.to_string(),
+            Ok(level) => level.protection(),
             Err(_) => String::new(),
         };
         let under_aes = |bytes: u64| match bytes {

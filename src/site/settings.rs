@@ -8,7 +8,7 @@ use crate::base::{ByteCount, SiteId};
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
 use crate::etsi014::KmeSettings;
-use crate::key::{Floors, LinkSettings, RandomSettings};
+use crate::key::{Class, Floors, LinkSettings, RandomSettings};
 use crate::management;
 use crate::net::Cipher;
 use crate::store::StoreSettings;
@@ -94,6 +94,9 @@ pub enum Permission {
 pub struct ShareSettings {
     /// Where the random numbers come from.
     pub random: RandomSettings,
+    /// The weakest random numbers that may be used; any, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random_class: Option<Class>,
     /// The site that gets share B.
     pub holder_b: Option<SiteId>,
     /// The site that gets share C.

@@ -11,6 +11,7 @@
 //! what blocks there are holds the lock.
 
 mod block;
+mod import;
 mod source;
 
 #[cfg(test)]
@@ -25,11 +26,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{BitRate, ByteCount, Chunk, Clock, SiteId};
+use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::io::replace_file;
 
 use super::journal::link_folder;
-use super::pad::Pad;
 use super::source::from_position;
 use super::{Class, Error, KeyRange, Kind, Provenance, Source, StreamId, UNIT_BYTES};
 
@@ -169,7 +169,7 @@ impl Pool {
     pub fn append(&self, description: Description, bytes: &[u8]) -> Result<Block, Error> {
         let refused = |what| Error::Pool { path: self.folder.clone(), what };
         let length = bytes.len() as u64;
-        if !(1..=BLOCK_BYTES_MAX).contains(&length) || length % UNIT_BYTES != 0 {
+        if !(1..=BLOCK_BYTES_MAX).contains(&length) || !length.is_multiple_of(UNIT_BYTES) {
             return Err(refused("a block has from 16 bytes to 64 MiB, in units of 16"));
         }
         let stream = &description.stream;
@@ -241,64 +241,6 @@ impl Pool {
         file.block()
     }
 
-    /// Takes the pad at `file` in, ready at once: both ends were carried the same. The file is destroyed.
-    ///
-    /// The blocks lie at the positions that the pad has in both streams, after everything older.
-    ///
-    /// Errors: [`Error::Pad`] when it is for other sites, damaged, or was taken in before.
-    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<(), Error> {
-        let pad = Pad::open(file)?;
-        let refused = |what| Error::Pad { path: file.into(), what };
-        let header = &pad.header;
-        if !header.sites.contains(&self.site) || !header.sites.contains(peer) {
-            return Err(refused("it is for other sites"));
-        }
-        let rate = self.terms()?.map_or(BitRate(0), |terms| terms.rate);
-        let everybody = header.known_to.iter().chain(&header.sites).cloned().collect();
-        self.set_terms(&Terms::new(Source::Preshared, header.class, everybody, rate))?;
-        let (own, other) = super::source::streams(&self.site, peer);
-        let _lock = self.lock()?;
-        self.clear_unfinished()?;
-        let mut taken = 0;
-        for stream in [own, other] {
-            // A crash may have left a part of the pad here.
-            let begun = self.path(part_id(&pad, &stream, header.range().position)).exists();
-            if !begun && self.end_of(&stream)? > header.range().position {
-                return Err(refused("it is older than keys that are here"));
-            }
-            for part in blocks_of(header.range()) {
-                taken += usize::from(self.import_part(&pad, &stream, part)?);
-            }
-        }
-        self.sync_folder()?;
-        if taken == 0 {
-            return Err(refused("it was taken in before"));
-        }
-        super::pad::destroy(file)
-    }
-
-    fn import_part(&self, pad: &Pad, stream: &StreamId, part: KeyRange) -> Result<bool, Error> {
-        let id = part_id(pad, stream, part.position);
-        let path = self.path(id);
-        if path.exists() {
-            return Ok(false);
-        }
-        let mut bytes = Chunk::with_capacity(part.bytes() as usize);
-        bytes.mark_secret();
-        bytes.set_len(part.bytes() as usize);
-        pad.read(stream, part, &mut bytes)?;
-        let (source, class) = (Source::Preshared, pad.header.class);
-        let mut block = Description::key(id, stream.clone(), source, class);
-        block.known_to.extend(pad.header.known_to.iter().cloned());
-        block.units = part.units;
-        block.created = self.clock.since_epoch();
-        let unfinished = path.with_extension("part");
-        BlockFile::create(&unfinished, &block, Some(part.position), &bytes)?;
-        BlockFile::open(&unfinished)?.set(State::Ready, Some(part.position))?;
-        fs::rename(&unfinished, &path).map_err(failed(&path))?;
-        Ok(true)
-    }
-
     /// Gives a block up: its bytes are wiped, and it is never used. One that is lost or spent stays
     /// as it is.
     pub fn lose(&self, id: BlockId) -> Result<(), Error> {
@@ -310,9 +252,9 @@ impl Pool {
         }
     }
 
-    /// Ends every block of `stream` that lies wholly below `mark`, which no session may use any
-    /// more, and forgets the headers that are not needed.
-    pub fn retire(&self, stream: &StreamId, mark: u64) -> Result<(), Error> {
+    /// Ends every block of `stream` that lies wholly below `mark` and has no part in a range that is
+    /// `held`: no session may use it any more. Forgets the headers that are not needed.
+    pub fn retire(&self, stream: &StreamId, mark: u64, held: &[KeyRange]) -> Result<(), Error> {
         let _lock = self.lock()?;
         let blocks = self.of_stream(stream)?;
         let end = |block: &Block| block.range().map(|range| range.end());
@@ -329,7 +271,9 @@ impl Pool {
                     lost >= LOST_KEPT
                 }
                 State::Ready | State::Active => {
-                    let passed = end(block).is_some_and(|end| end <= mark);
+                    let passed = block.range().is_some_and(|range| {
+                        range.end() <= mark && !held.iter().any(|held| held.overlaps(&range))
+                    });
                     if passed {
                         BlockFile::open(&path)?.end(State::Spent)?;
                     }
@@ -462,21 +406,6 @@ impl Pool {
         let opened = File::options().create(true).append(true).open(&path);
         opened.and_then(|file| file.lock().map(|()| file)).map_err(failed(&path))
     }
-}
-
-/// The name of the block that begins at `position` of a pad: the same at both ends.
-fn part_id(pad: &Pad, stream: &StreamId, position: u64) -> BlockId {
-    let name = format!("{} {stream} {position}", pad.header.id);
-    let mut id = [0; 16];
-    id.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
-    BlockId(id)
-}
-
-/// A range cut into pieces that a block can have.
-fn blocks_of(range: KeyRange) -> impl Iterator<Item = KeyRange> {
-    const UNITS_MAX: u64 = BLOCK_BYTES_MAX / UNIT_BYTES;
-    let starts = (range.position..range.end()).step_by(UNITS_MAX as usize);
-    starts.map(move |start| KeyRange::between(start, range.end().min(start + UNITS_MAX)))
 }
 
 /// The names of all blocks in a folder; none if the folder is not there.

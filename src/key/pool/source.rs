@@ -156,22 +156,24 @@ impl KeySource for PooledLink {
         self.wipe(stream, range, true)
     }
 
-    /// No session is open: whatever lies before the end of a reservation is never used any more.
     fn sweep(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
         let mut swept = self.swept.borrow_mut();
         let blocks = match &mut *swept {
             Some(blocks) => blocks,
             none => none.insert(self.pool.blocks()?),
         };
-        let touched = |block: &Block| part_of(block, stream, range).is_some();
-        if !blocks.iter().any(touched) {
+        if blocks.iter().any(|block| part_of(block, stream, range).is_some()) {
+            self.wipe(stream, range, false)?;
+        }
+        Ok(())
+    }
+
+    fn retire(&self, stream: &StreamId, mark: u64, held: &[KeyRange]) -> Result<(), Error> {
+        if !self.pool.folder().exists() {
             return Ok(());
         }
-        if blocks.iter().any(|b| touched(b) && b.range().is_some_and(|r| r.end() <= range.end())) {
-            self.pool.retire(stream, range.end())?;
-            self.recent.borrow_mut().clear();
-            *blocks = self.pool.blocks()?;
-        }
-        self.wipe(stream, range, false)
+        *self.swept.borrow_mut() = None;
+        self.recent.borrow_mut().clear();
+        self.pool.retire(stream, mark, held)
     }
 }

@@ -111,10 +111,21 @@ fn blocks_are_used_wiped_and_retired_and_positions_never_come_again() {
     let next = agreed(&a, &b, &bytes(2, 32));
     assert_eq!(a.block(next).unwrap().position, Some(512), "after everything there was");
     assert_eq!(level().remaining, ByteCount(32));
-    a.retire(&stream("a", "b"), 512).unwrap();
+    a.retire(&stream("a", "b"), 512, &[]).unwrap();
     assert!(!path.exists(), "another block remembers the position");
     let lease = store(&folder, "a", "b").sender(&site("b")).unwrap().take(32).unwrap();
     assert!(lease.bytes() == bytes(2, 32));
+}
+
+#[test]
+fn a_block_with_keys_that_are_held_stays_whole() {
+    let (_folder, a, b) = pair();
+    let ids = [agreed(&a, &b, &bytes(1, 64)), agreed(&a, &b, &bytes(2, 64))];
+    a.retire(&stream("a", "b"), 8, &[KeyRange { position: 3, units: 1 }]).unwrap();
+    assert_eq!(a.block(ids[0]).unwrap().state, State::Ready);
+    assert_eq!(a.block(ids[1]).unwrap().state, State::Spent);
+    a.retire(&stream("a", "b"), 8, &[]).unwrap();
+    assert!(a.block(ids[0]).is_err(), "forgotten, since another has the highest position");
 }
 
 #[test]
@@ -327,7 +338,7 @@ proptest! {
                 }
                 Step::Retire => {
                     let mark = used.iter().map(KeyRange::end).max().unwrap_or(0);
-                    a.retire(&stream("a", "b"), mark).unwrap();
+                    a.retire(&stream("a", "b"), mark, &[]).unwrap();
                 }
             }
             let blocks = a.blocks().unwrap();
