@@ -67,18 +67,18 @@ fn carry(stream: TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Erro
     let accepted = request(&mut up, &offer)?;
     let mut down = dialer.dial()?;
     request(&mut down, &Offer { token: Some(accepted.token), ..offer })?;
-    pump(stream, up, down)
+    pump(&stream, up, down)
 }
 
 /// Carries bytes in both directions until both have ended.
-fn pump(stream: TcpStream, out: Connection, back: Connection) -> Result<(), Error> {
+fn pump(stream: &TcpStream, out: Connection, back: Connection) -> Result<(), Error> {
     let broken = |source| Error::Broken { address: out.address().into(), source };
     let reading = stream.try_clone().map_err(broken)?;
     // Small messages of the application are not held back.
     stream.set_nodelay(true).map_err(broken)?;
     thread::scope(|scope| {
         let sending = scope.spawn(|| to_peer(&reading, out));
-        let received = from_peer(&stream, back);
+        let received = from_peer(stream, back);
         if received.is_err() {
             // Nobody hears what the application still says.
             let _ = stream.shutdown(Shutdown::Both);
@@ -152,7 +152,7 @@ impl Pairs {
             second.recv_timeout(SECOND_WAIT).map_err(slow)
         });
         self.waiting().remove(&token);
-        pump(stream, second?, connection)
+        pump(&stream, second?, connection)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (SiteId, Sender<Connection>)>> {
