@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bound
 
 use super::{Tally, needs_key};
 use crate::base::clock::Stopwatch;
-use crate::key::{self, KeyLease, KeyRange, UNIT_BYTES};
+use crate::key::{self, KeyRange, UNIT_BYTES};
 use crate::net::{Connection, Error, KeyWait, Settings};
 use crate::otp::packet::{Grant, PACKETS_PER_KEY, Shape};
 use crate::otp::{self, Cipher, Follow, Spend};
@@ -167,7 +167,6 @@ impl Granting {
         loop {
             let source = match self.keys.take(bytes as usize) {
                 Ok(lease) => {
-                    make_ready(&lease, &self.shape);
                     let first = match self.shape.cipher {
                         Cipher::Aes256Gcm => self.number * PACKETS_PER_KEY,
                         _ => lease.range().position,
@@ -332,7 +331,6 @@ impl Claiming {
         }
         let claimed = self.keys.fetch(range).and_then(|lease| {
             self.keys.accept(range, reservation)?;
-            make_ready(&lease, &self.shape);
             Ok(Grant { lease, first })
         });
         let address = self.connection.address();
@@ -340,15 +338,6 @@ impl Claiming {
             address: address.into(),
             source: otp::Error::Key(source),
         })
-    }
-}
-
-/// Works the bytes of a block out ahead, on this thread, where packets are small: for large ones they
-/// are worked out faster while they are applied.
-fn make_ready(lease: &KeyLease, shape: &Shape) {
-    const LARGE_BYTES: u16 = 16 << 10;
-    if shape.unit_bytes < LARGE_BYTES {
-        lease.bytes();
     }
 }
 

@@ -4,7 +4,7 @@
 //! connection carries control only: the sender takes blocks of key and announces each as a GRANT, with
 //! the reservation that it is from; the receiver claims it durably and acknowledges; only then is it
 //! used. This goes on ahead of the data ([`grant`]), on a thread of its own at either end, so that the
-//! data path waits neither for disks nor for the making of pads. The data are [`packet`]s over UDP
+//! data path does not wait for disks. Keys that a source works out are worked out while they are applied. The data are [`packet`]s over UDP
 //! ([`datagrams`]) or over one or several TCP connections ([`records`]).
 //!
 //! At the end the sender says how many packets it sent, and the receiver how many came. A flow over
