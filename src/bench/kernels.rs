@@ -71,12 +71,15 @@ pub fn pads(effort: Effort) -> Vec<Figure> {
     figures
 }
 
+/// What is done to a frame: its data, a second text and its pad.
+type Work<'a> = &'a mut dyn FnMut(&mut [u8], &mut [u8], &[u8]);
+
 /// Goes over buffers of `room` bytes in frames, as often as it takes.
 fn frames(effort: Effort, room: usize, frame: usize, place: &str) -> Vec<Figure> {
     let mut figures = Vec::new();
     let (mut data, mut other) = (vec![0x5a_u8; room], vec![0x3c_u8; room]);
     let pad = vec![0xa5_u8; room];
-    let mut figure = |what: &str, work: &mut dyn FnMut(&mut [u8], &mut [u8], &[u8])| {
+    let mut figure = |what: &str, work: Work<'_>| {
         let all = || {
             for _ in 0..effort.bytes.div_ceil(room) {
                 let pads = other.chunks_mut(frame).zip(pad.chunks(frame));

@@ -38,7 +38,7 @@ pub fn call(
             match listener.accept() {
                 Ok((stream, _)) => {
                     scope.spawn(move || {
-                        if let Err(error) = carry(stream, dialer, target) {
+                        if let Err(error) = carry(&stream, dialer, target) {
                             report(error);
                         }
                     });
@@ -54,7 +54,7 @@ pub fn call(
     })
 }
 
-fn carry(stream: TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Error> {
+fn carry(stream: &TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Error> {
     let mut up = dialer.dial()?;
     let shape = Shape { headers: Headers::Clear, cipher: Cipher::Otp, unit_bytes: 16, flow: 0 };
     let offer = Offer {
@@ -71,14 +71,14 @@ fn carry(stream: TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Erro
 }
 
 /// Carries bytes in both directions until both have ended.
-fn pump(stream: TcpStream, out: Connection, back: Connection) -> Result<(), Error> {
+fn pump(stream: &TcpStream, out: Connection, back: Connection) -> Result<(), Error> {
     let broken = |source| Error::Broken { address: out.address().into(), source };
     let reading = stream.try_clone().map_err(broken)?;
     // Small messages of the application are not held back.
     stream.set_nodelay(true).map_err(broken)?;
     thread::scope(|scope| {
         let sending = scope.spawn(|| to_peer(&reading, out));
-        let received = from_peer(&stream, back);
+        let received = from_peer(stream, back);
         if received.is_err() {
             // Nobody hears what the application still says.
             let _ = stream.shutdown(Shutdown::Both);
@@ -152,7 +152,7 @@ impl Pairs {
             second.recv_timeout(SECOND_WAIT).map_err(slow)
         });
         self.waiting().remove(&token);
-        pump(stream, second?, connection)
+        pump(&stream, second?, connection)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (SiteId, Sender<Connection>)>> {
