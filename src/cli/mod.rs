@@ -35,6 +35,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::base::{Fault, Faulty};
 use crate::config::Config;
+use crate::net::Cipher;
 use crate::pipeline::Notices;
 use crate::site::{Settings, Site};
 use output::Output;
@@ -64,9 +65,20 @@ pub struct Global {
     /// Say nothing but errors on standard error
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// Protect what this command sends by this cipher, otp or aes-256-gcm (computational security; the
+    /// peer must permit it), instead of the configuration's
+    #[arg(long, global = true, value_name = "CIPHER", value_parser = protection)]
+    cipher: Option<Cipher>,
     /// When to show progress: on a terminal a line that moves, otherwise a line a minute
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     progress: progress::When,
+}
+
+/// A cipher that may be asked for: plain frames are configured at both ends or not at all.
+fn protection(name: &str) -> Result<Cipher, String> {
+    let known = Cipher::ALL.into_iter().find(|cipher| cipher.name() == name);
+    let protects = known.filter(|cipher| *cipher != Cipher::Plain);
+    protects.ok_or_else(|| "there are 'otp' and 'aes-256-gcm'".into())
 }
 
 /// The verbs.
@@ -146,7 +158,9 @@ impl Context {
 
     /// This site's settings.
     pub fn settings(&self) -> Result<Settings, crate::config::Error> {
-        self.config()?.settings()
+        let mut settings = self.config()?.settings()?;
+        settings.net.cipher = self.global.cipher.unwrap_or(settings.net.cipher);
+        Ok(settings)
     }
 
     /// This site, opened.

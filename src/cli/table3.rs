@@ -26,7 +26,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// What lies between the two processes; veth takes the rights of root
-    #[arg(long, value_enum, num_args = 1.., default_values = ["loopback", "veth", "wire"])]
+    #[arg(long, value_enum, num_args = 1.., default_values = ["loopback", "veth"])]
     path: Vec<Between>,
     /// Only TCP or only UDP
     #[arg(long, value_enum)]
@@ -43,6 +43,9 @@ pub struct Arguments {
     /// UDP payload on its way at once, if no rate is given
     #[arg(long, default_value = "1MiB")]
     window: ByteCount,
+    /// Most key that the two ends agree on at once
+    #[arg(long, default_value = "4MiB")]
+    block: ByteCount,
     /// Folder for the two ends' files, removed afterwards
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -178,6 +181,7 @@ fn one(
         seconds: arguments.seconds,
         rate: arguments.rate,
         window: arguments.window,
+        block: arguments.block,
     };
     let failed = |error: std::io::Error| Error::Check {
         what: format!("a run between two processes: {error}"),

@@ -146,12 +146,24 @@ fn listen(context: &Context, arguments: &ListenArguments) -> Outcome {
                         return Ok(refuse(&mut connection, "there is no such tunnel here")?);
                     }
                     let ip = local.ip();
-                    match switchboard.answer(connection, &offer, ip, site.keys(), settings)? {
-                        Some(flow) => {
-                            let device = open(ends, &offer.shape)?;
+                    // The device first, so that the caller hears when there is none.
+                    let device = match offer.token {
+                        Some(_) => None,
+                        None => Some(open(ends, &offer.shape)),
+                    };
+                    let device = match device.transpose() {
+                        Ok(device) => device,
+                        Err(error) => {
+                            refuse(&mut connection, "its tunnel's device cannot be made")?;
+                            return Err(error.into());
+                        }
+                    };
+                    let flow = switchboard.answer(connection, &offer, ip, site.keys(), settings)?;
+                    match (flow, device) {
+                        (Some(flow), Some(device)) => {
                             carry(&|text| notices.add(text), ends, &device, flow, stop)
                         }
-                        None => Ok(()),
+                        _ => Ok(()),
                     }
                 };
                 if let Err(error) = attend() {

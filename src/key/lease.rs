@@ -1,5 +1,6 @@
 //! Key bytes handed out for one use.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::KeyRange;
@@ -68,6 +69,16 @@ impl KeyLease {
         match &self.stored {
             Some(stored) if self.expansions.is_empty() => stored,
             _ => self.whole.get_or_init(|| self.part(0, self.range.bytes() as usize)),
+        }
+    }
+
+    /// Wipes a part that was used and is in memory. What is only worked out goes with the lease.
+    ///
+    /// # Panics
+    /// When the lease has no such bytes.
+    pub fn wipe(&mut self, part: Range<usize>) {
+        for chunk in self.stored.iter_mut().chain(self.whole.get_mut()) {
+            crate::base::chunk::wipe(&mut chunk[part.clone()]);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::otp::{self, HEADER_BYTES, Header, Received, Session, Statistics, TAG_
 
 use super::dialer::{Carried, Traffic};
 use super::wire::Wire;
-use super::{Error, KeyWait, Settings};
+use super::{Cipher, Error, KeyWait, Settings};
 
 /// A payload and what it is.
 pub struct Message {
@@ -52,7 +52,9 @@ impl Drop for Connection {
         let Statistics { sent, received } = self.statistics();
         let payload_bytes = sent.payload_bytes + received.payload_bytes;
         let key_bytes = sent.key_bytes + received.key_bytes;
-        traffic.add(self.peer(), Carried { payload_bytes, key_bytes });
+        let computational = self.cipher() == Cipher::Aes256Gcm;
+        let computational_bytes = if computational { payload_bytes } else { 0 };
+        traffic.add(self.peer(), Carried { payload_bytes, key_bytes, computational_bytes });
     }
 }
 
@@ -116,6 +118,11 @@ impl Connection {
             Channel::Otp(session) => session.peer(),
             Channel::Plain(plain) => &plain.peer,
         }
+    }
+
+    /// What protects its payload.
+    pub fn cipher(&self) -> Cipher {
+        self.settings.cipher
     }
 
     /// The other end's address.
@@ -392,6 +399,7 @@ impl Plain {
         let header = Header {
             frame,
             new_hash_key: false,
+            aes: None,
             kind,
             payload_bytes: payload_bytes as u32,
             sequence: sent.frames,
@@ -442,6 +450,13 @@ fn check_length(bytes: usize, settings: &Settings) -> Result<(), otp::Error> {
 
 #[cfg(test)]
 impl Connection {
+    /// A frame as it would be sent, to be changed first.
+    pub(super) fn sealed_frame(&mut self, kind: u16, payload: &mut [u8]) -> Vec<u8> {
+        let Channel::Otp(session) = &mut self.channel else { return Vec::new() };
+        let envelope = session.seal(kind, payload).expect("there is key");
+        [&envelope.header[..], payload, &envelope.tag].concat()
+    }
+
     /// The bare socket, to misbehave with.
     pub(super) fn clone_stream(&self) -> std::net::TcpStream {
         self.wire.clone_stream()

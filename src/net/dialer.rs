@@ -18,6 +18,8 @@ pub struct Carried {
     pub payload_bytes: u64,
     /// Key bytes.
     pub key_bytes: u64,
+    /// Payload bytes that only AES-256-GCM protected.
+    pub computational_bytes: u64,
 }
 
 impl Traffic {
@@ -27,6 +29,7 @@ impl Traffic {
         let total = by_peer.entry(peer.clone()).or_default();
         total.payload_bytes += carried.payload_bytes;
         total.key_bytes += carried.key_bytes;
+        total.computational_bytes += carried.computational_bytes;
     }
 
     /// What every link carried, for the connections that have ended.

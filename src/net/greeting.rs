@@ -20,7 +20,7 @@ pub(super) fn as_dialer(
     settings: &Settings,
 ) -> Result<Connection, Error> {
     let streams = streams(&wire, peer, keys, settings)?;
-    let ours = greeting(&wire, keys.site(), peer, streams.as_ref())?;
+    let ours = greeting(&wire, (keys.site(), peer), settings.cipher, streams.as_ref())?;
     wire.write(&[&ours.encode()])?;
     let theirs = read_greeting(&mut wire)?;
     let theirs = theirs.map_err(|source| in_session(&wire, source))?;
@@ -42,6 +42,8 @@ pub(super) fn as_listener(
             return Err(in_session(&wire, source));
         }
     };
+    // A caller may ask for what this site permits besides its own cipher; the proofs are over it.
+    let settings = &settings.under(theirs.cipher);
     let streams = match streams(&wire, &theirs.from, keys, settings) {
         Err(Error::Keys { source: key::Error::UnknownPeer { peer, .. }, .. }) => {
             tell(&mut wire, Refusal::UnknownPeer);
@@ -56,7 +58,7 @@ pub(super) fn as_listener(
         }
         Ok(streams) => streams,
     };
-    let ours = greeting(&wire, keys.site(), &theirs.from, streams.as_ref())?;
+    let ours = greeting(&wire, (keys.site(), &theirs.from), settings.cipher, streams.as_ref())?;
     if let Err(source) = handshake::check(&ours, &theirs) {
         if let otp::Error::Refused { reason, .. } = &source {
             tell(&mut wire, *reason);
@@ -80,7 +82,8 @@ fn proofs(
         let plain = Plain { peer: theirs.from.clone(), statistics: Statistics::default() };
         return Ok(Connection::new(wire, Channel::Plain(plain), settings));
     };
-    let handshake = Handshake::new(role, ours, theirs, streams, settings.limits)
+    let limits = otp::Limits { cipher: settings.cipher, ..settings.limits };
+    let handshake = Handshake::new(role, ours, theirs, streams, limits)
         .map_err(|source| in_session(&wire, source))?;
     let session = exchange(&mut wire, role, handshake, settings)?;
     let mut connection = Connection::new(wire, Channel::Otp(Box::new(session)), settings);
@@ -153,15 +156,15 @@ fn streams(
 
 fn greeting(
     wire: &Wire,
-    site: &SiteId,
-    peer: &SiteId,
+    (site, peer): (&SiteId, &SiteId),
+    cipher: Cipher,
     streams: Option<&handshake::Keys>,
 ) -> Result<Hello, Error> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)
         .map_err(|error| Error::Random { address: wire.address().into(), source: error.into() })?;
     Ok(Hello {
-        plain: streams.is_none(),
+        cipher,
         from: site.clone(),
         to: peer.clone(),
         nonce,

@@ -1,7 +1,10 @@
-//! Sites talk over TCP: [`crate::otp`]'s sessions given a socket, blocking, with deadlines.
+//! Sites talk over TCP: [`crate::otp`]'s sessions given a socket, blocking, with deadlines. What is too
+//! fast or too late for one ordered channel goes beside a session, in [`flow`]s of packets over UDP or
+//! several TCP connections; [`relay`]s and [`tunnel`]s carry the traffic of other programs so.
 //!
 //! No payload leaves in clear: without key, sending waits and then fails. Plain frames exist for the
-//! benchmark's comparison rows; both ends must be set to them, nothing negotiates them.
+//! benchmark's comparison rows, and AES-256-GCM for whoever asks for it: both ends must be set to them,
+//! nothing negotiates them and nothing falls back to them.
 
 pub mod connection;
 mod dialer;
@@ -65,6 +68,8 @@ impl fmt::Display for KeyWait {
 pub struct Settings {
     /// How payload is protected.
     pub cipher: Cipher,
+    /// Whether a caller may ask for AES-256-GCM where this site's own cipher is another.
+    pub permit_aes: bool,
     /// How long to wait for keys in total, each time they run out.
     pub key_wait: Duration,
     /// How long connecting, writing without progress, and reading the rest of a frame may take.
@@ -89,8 +94,17 @@ impl Settings {
     pub fn permits(&self, cipher: Cipher) -> bool {
         match cipher {
             Cipher::Otp => self.cipher != Cipher::Plain,
-            other => self.cipher == other,
+            Cipher::Aes256Gcm => {
+                self.cipher == cipher || self.permit_aes && self.cipher != Cipher::Plain
+            }
+            Cipher::Plain => self.cipher == cipher,
         }
+    }
+
+    /// The same, for a connection to a peer that asks for `cipher`, where that is permitted.
+    pub(crate) fn under(&self, cipher: Cipher) -> Self {
+        let cipher = if self.permits(cipher) { cipher } else { self.cipher };
+        Self { cipher, ..self.clone() }
     }
 }
 
@@ -98,6 +112,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cipher: Cipher::Otp,
+            permit_aes: false,
             key_wait: Duration::from_secs(600),
             deadline: Duration::from_secs(60),
             idle: Duration::from_secs(3600),

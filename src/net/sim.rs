@@ -132,7 +132,7 @@ mod tests {
         };
         let streams = [stream(0), stream(1)];
         let hellos = [0, 1].map(|from| Hello {
-            plain: false,
+            cipher: crate::otp::Cipher::Otp,
             from: names[from].clone(),
             to: names[1 - from].clone(),
             nonce: [from as u8; 16],

@@ -45,12 +45,16 @@ impl World {
 
     /// The hospital calls; both ends of the connection.
     fn connect(&self, settings: &Settings) -> (Connection, Connection) {
+        self.connect_as(settings, settings)
+    }
+
+    /// The same, with settings for either end.
+    fn connect_as(&self, calling: &Settings, called: &Settings) -> (Connection, Connection) {
         let listener = Listener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_address().to_string();
         thread::scope(|scope| {
-            let called =
-                scope.spawn(|| listener.accept().unwrap().handshake(&self.tommo, settings));
-            let one = dial(&address, &site("tommo"), &self.hospital, settings).unwrap();
+            let called = scope.spawn(|| listener.accept().unwrap().handshake(&self.tommo, called));
+            let one = dial(&address, &site("tommo"), &self.hospital, calling).unwrap();
             (one, called.join().unwrap().unwrap())
         })
     }
@@ -296,8 +300,8 @@ fn strangers_are_refused_with_a_reason() {
     assert_eq!(error.fault(), Fault::Data);
 
     let told = Mutex::new(None);
-    let greet = |from: &str, to: &str, plain: bool| Hello {
-        plain,
+    let greet = |from: &str, to: &str, cipher: Cipher| Hello {
+        cipher,
         from: site(from),
         to: site(to),
         nonce: [0; 16],
@@ -306,9 +310,9 @@ fn strangers_are_refused_with_a_reason() {
         greetings: Vec::new(),
     };
     for (hello, expected) in [
-        (greet("mallory", "tommo", false), Refusal::UnknownPeer),
-        (greet("hospital", "elsewhere", false), Refusal::NotAddressed),
-        (greet("hospital", "tommo", true), Refusal::Cipher),
+        (greet("mallory", "tommo", Cipher::Otp), Refusal::UnknownPeer),
+        (greet("hospital", "elsewhere", Cipher::Otp), Refusal::NotAddressed),
+        (greet("hospital", "tommo", Cipher::Plain), Refusal::Cipher),
     ] {
         let error = world.called_by(&patient(), |mut stream| {
             stream.write_all(&hello.encode()).unwrap();
@@ -412,4 +416,82 @@ fn chunks_are_received_into_recycled_memory() {
             held.iter().all(|message| (message.payload.as_ptr() as usize).is_multiple_of(4096))
         );
     });
+}
+
+#[test]
+fn aes_is_used_where_both_ends_say_so_and_is_called_computational() {
+    let world = World::new(64 << 20, 0);
+    let aes = Settings { cipher: Cipher::Aes256Gcm, ..patient() };
+    let permitting = Settings { permit_aes: true, ..patient() };
+    for listening in [&aes, &permitting] {
+        let (mut one, mut two) = world.connect_as(&aes, listening);
+        assert_eq!((one.cipher(), two.cipher()), (Cipher::Aes256Gcm, Cipher::Aes256Gcm));
+        let before = one.statistics().sent.key_bytes;
+        for size in [0usize, 1, 70_000, 1 << 20] {
+            let text: Vec<u8> = (0..size).map(|n| (n * 5 / 3) as u8).collect();
+            one.send(3, &text).unwrap();
+            let message = two.receive().unwrap().unwrap();
+            assert!(message.kind == 3 && message.payload[..] == text[..]);
+            two.send(4, &text).unwrap();
+            assert!(one.receive().unwrap().unwrap().payload[..] == text[..]);
+        }
+        assert_eq!(one.statistics().sent.key_bytes - before, 32, "one key for all of it");
+        // The session's own frames and pads that are payload are still of the pad.
+        let pad = one.send_keyed(9, 1000).unwrap();
+        assert!(two.receive().unwrap().unwrap().payload[..] == pad[..]);
+        assert_eq!(one.statistics().sent.key_bytes - before, 32 + 16 + 1008);
+        let traffic = Traffic::default();
+        drop(one.counted_in(traffic.clone()));
+        let carried = traffic.by_peer()[&site("tommo")];
+        assert!(carried.computational_bytes > 1 << 20);
+    }
+}
+
+#[test]
+fn nothing_chooses_aes_by_itself() {
+    let world = World::new(64 << 20, 0);
+    let aes = Settings { cipher: Cipher::Aes256Gcm, ..patient() };
+    let permitting = Settings { permit_aes: true, ..patient() };
+    // Who asks for the pad gets the pad, whatever else would be permitted.
+    for listening in [&aes, &permitting, &patient()] {
+        let (mut one, mut two) = world.connect_as(&patient(), listening);
+        one.send(1, &[7; 500]).unwrap();
+        two.receive().unwrap().unwrap();
+        assert_eq!((one.cipher(), two.cipher()), (Cipher::Otp, Cipher::Otp));
+        assert!(one.statistics().sent.key_bytes > 500);
+    }
+    // Who asks for it without leave is refused.
+    let listener = Listener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_address().to_string();
+    thread::scope(|scope| {
+        scope.spawn(|| listener.accept().unwrap().handshake(&world.tommo, &patient()).err());
+        let error = dial(&address, &site("tommo"), &world.hospital, &aes).err().unwrap();
+        assert_eq!(error.fault(), Fault::Refused, "{error}");
+    });
+    // Nor when the keys run out: it waits, and then it fails.
+    let world = World::new(2 * 36 * 1024, 0);
+    let (mut one, _two) = world.connect_as(&patient(), &permitting);
+    assert_eq!(one.send(1, &[0; 10_000]).unwrap_err().fault(), Fault::TryAgain);
+    assert_eq!(one.cipher(), Cipher::Otp);
+}
+
+#[test]
+fn a_changed_frame_under_aes_ends_the_session() {
+    let world = World::new(64 << 20, 0);
+    let aes = Settings { cipher: Cipher::Aes256Gcm, ..patient() };
+    for at in [0, 5, 12, 24, 48, 60, 48 + 100] {
+        let (mut one, mut two) = world.connect_as(&aes, &aes);
+        one.send(1, &[7; 100]).unwrap();
+        two.receive().unwrap().unwrap();
+        let mut payload = vec![7; 100];
+        let mut frame = one.sealed_frame(1, &mut payload);
+        frame[at] ^= 4;
+        let mut raw = one.clone_stream();
+        raw.write_all(&frame).unwrap();
+        // Enough for whatever length the header may announce now.
+        raw.write_all(&[0; 4096]).unwrap();
+        let error = two.receive().err().unwrap();
+        assert!(matches!(error.fault(), Fault::Integrity | Fault::Data), "byte {at}: {error}");
+        assert!(two.receive().is_err());
+    }
 }

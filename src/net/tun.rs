@@ -110,7 +110,7 @@ impl Tun {
 
     fn configure(&self, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         // The interface is configured by way of any socket.
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let name = &self.name;
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
         let mtu = i32::try_from(self.mtu).unwrap_or(i32::MAX);

@@ -433,7 +433,7 @@ impl World {
     fn hello(&mut self, site_index: usize, keys: &handshake::Keys) -> Hello {
         self.nonces += 1;
         Hello {
-            plain: false,
+            cipher: Cipher::Otp,
             from: site(site_index),
             to: site(1 - site_index),
             nonce: [self.nonces; 16],

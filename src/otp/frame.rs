@@ -5,7 +5,8 @@
 //!      0      3  "DSG"
 //!      3      1  version, 1
 //!      4      1  type: 1 PROOF, 2 DATA, 3 KEYED, 4 END
-//!      5      1  flags: bit 0 = a new hash key stands in front of the tag pad
+//!      5      1  flags: bit 0 = a new hash key stands in front of the tag pad,
+//!                bit 1 = AES-256-GCM, bit 2 = under a new key
 //!      6      2  kind: what the payload is; the meaning is the application's
 //!      8      4  channel, 0
 //!     12      4  payload length n in bytes
@@ -21,6 +22,10 @@
 //! Tag: `POLYVAL_r(header . ciphertext, filled with zeros to 16 . header bits . ciphertext bits) ^ tag
 //! pad`, the bit counts as two 64-bit integers, `r` the hash key in force. A PROOF has the two
 //! greetings in place of the ciphertext, without carrying them.
+//!
+//! In a session of AES-256-GCM, which both ends must be set to, DATA frames have bit 1: the payload is
+//! encrypted by it, the nonce is the sequence number, the header is associated data. Their only key is
+//! that of AES, 32 bytes in the frame that has bit 2; position and reservation are 0 in all others.
 //!
 //! A KEYED frame carries an all-zero plaintext, whose ciphertext is the pad itself and is not sent:
 //! both ends take the pad as payload. It is in the hash, so pads that differ are noticed, and the tag
@@ -40,6 +45,8 @@ pub const PAYLOAD_BYTES_MAX: usize = (1 << 20) + 4096;
 const MAGIC: [u8; 3] = *b"DSG";
 const VERSION: u8 = 1;
 const FLAG_NEW_HASH_KEY: u8 = 1;
+const FLAG_AES: u8 = 2;
+const FLAG_NEW_AES_KEY: u8 = 4;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +74,10 @@ impl Type {
     }
 }
 
+/// Whether a frame under AES-256-GCM brings a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewAesKey(pub bool);
+
 /// The clear part of a frame. Everything in it is under the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -74,6 +85,8 @@ pub struct Header {
     pub frame: Type,
     /// Whether its key begins with a new hash key.
     pub new_hash_key: bool,
+    /// Whether it is under AES-256-GCM, and then whether its key is a new AES key.
+    pub aes: Option<NewAesKey>,
     /// What the payload is, in the application's terms.
     pub kind: u16,
     /// Bytes of payload.
@@ -95,7 +108,12 @@ impl Header {
         bytes[..3].copy_from_slice(&MAGIC);
         bytes[3] = VERSION;
         bytes[4] = self.frame.code();
-        bytes[5] = if self.new_hash_key { FLAG_NEW_HASH_KEY } else { 0 };
+        let aes = match self.aes {
+            None => 0,
+            Some(NewAesKey(false)) => FLAG_AES,
+            Some(NewAesKey(true)) => FLAG_AES | FLAG_NEW_AES_KEY,
+        };
+        bytes[5] = aes | if self.new_hash_key { FLAG_NEW_HASH_KEY } else { 0 };
         bytes[6..8].copy_from_slice(&self.kind.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.payload_bytes.to_le_bytes());
         let long = [self.sequence, self.position, self.reservation_start, self.reservation_end];
@@ -117,12 +135,19 @@ impl Header {
         }
         let frame = Type::ALL.into_iter().find(|frame| frame.code() == bytes[4]);
         let frame = frame.ok_or("its type is unknown")?;
-        if bytes[5] & !FLAG_NEW_HASH_KEY != 0 || bytes[8..12] != [0; 4] {
+        let aes = match bytes[5] & !FLAG_NEW_HASH_KEY {
+            0 => None,
+            FLAG_AES => Some(NewAesKey(false)),
+            flags if flags == FLAG_AES | FLAG_NEW_AES_KEY => Some(NewAesKey(true)),
+            _ => return Err("it has unknown flags"),
+        };
+        if bytes[8..12] != [0; 4] || aes.is_some() && frame != Type::Data {
             return Err("it has unknown flags");
         }
         let header = Self {
             frame,
             new_hash_key: bytes[5] & FLAG_NEW_HASH_KEY != 0,
+            aes,
             kind: u16::from_le_bytes([bytes[6], bytes[7]]),
             payload_bytes: u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]),
             sequence: long(bytes, 16),
@@ -143,7 +168,16 @@ impl Header {
 
     /// Units of key that the frame uses.
     pub fn key_units(&self) -> u64 {
-        key_units(self.new_hash_key, self.payload_bytes as usize)
+        match self.aes {
+            None => key_units(self.new_hash_key, self.payload_bytes as usize),
+            Some(NewAesKey(new)) => {
+                if new {
+                    AES_KEY_UNITS
+                } else {
+                    0
+                }
+            }
+        }
     }
 
     /// Bytes of its key in front of the pad of the payload: the hash key and the tag pad.
@@ -171,6 +205,12 @@ impl Header {
     }
 }
 
+/// Kinds of payload from here on are the session's own: always under the pad, whatever the cipher.
+pub const PAD_KINDS: u16 = 0xfff0;
+
+/// Units of an AES key.
+pub const AES_KEY_UNITS: u64 = 2;
+
 /// Units of key for a payload of `payload_bytes`, its tag and, if `new_hash_key`, a hash key.
 pub fn key_units(new_hash_key: bool, payload_bytes: usize) -> u64 {
     u64::from(new_hash_key) + 1 + (payload_bytes as u64).div_ceil(UNIT_BYTES)
@@ -192,6 +232,7 @@ mod tests {
         Header {
             frame: Type::Data,
             new_hash_key: false,
+            aes: None,
             kind: 0x0102,
             payload_bytes: 17,
             sequence: 3,
@@ -214,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused() {
-        for (at, value) in [(0, b'X'), (3, 2), (4, 0), (4, 5), (5, 2), (8, 1), (11, 1)] {
+        for (at, value) in [(0, b'X'), (3, 2), (4, 0), (4, 5), (5, 4), (5, 8), (8, 1), (11, 1)] {
             let mut bytes = some_header().encode();
             bytes[at] = value;
             assert!(Header::decode(&bytes).is_err(), "byte {at}");

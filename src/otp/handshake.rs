@@ -202,7 +202,7 @@ pub fn check(ours: &Hello, theirs: &Hello) -> Result<(), Error> {
     if theirs.to != ours.from || theirs.from != ours.to {
         return Err(refused(&theirs.from, Refusal::NotAddressed));
     }
-    if theirs.plain != ours.plain {
+    if theirs.cipher != ours.cipher {
         return Err(refused(&theirs.from, Refusal::Cipher));
     }
     Ok(())

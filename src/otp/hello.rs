@@ -5,7 +5,7 @@
 //! offset  bytes  integers little-endian
 //!      0      4  "dsgd"
 //!      4      2  version, 2
-//!      6      1  cipher: 0 one-time pad, 1 plain
+//!      6      1  cipher: 0 one-time pad, 1 plain, 2 AES-256-GCM
 //!      7      1  refusal: 0 none, else why there will be no session
 //!      8     16  nonce
 //!     24      8  mark of the stream that the speaker encrypts with
@@ -24,6 +24,7 @@ use std::ops::Range;
 use crate::base::SiteId;
 use crate::key::greeting::RANGES_MAX;
 
+use super::cipher::Cipher;
 use super::error::{Error, Refusal};
 
 /// Bytes of a greeting, in every version.
@@ -40,8 +41,8 @@ const GREETINGS: Range<usize> = 171..171 + 8 * RANGES_MAX;
 /// One site's greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Whether frames will be plain, for comparison only.
-    pub plain: bool,
+    /// What protects payload.
+    pub cipher: Cipher,
     /// Who speaks.
     pub from: SiteId,
     /// Who is meant.
@@ -61,7 +62,7 @@ impl Hello {
     /// The greeting as it is sent and hashed.
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
         let mut bytes = blank();
-        bytes[6] = u8::from(self.plain);
+        bytes[6] = self.cipher.code();
         bytes[8..24].copy_from_slice(&self.nonce);
         bytes[24..32].copy_from_slice(&self.sender_mark.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.follower_mark.to_le_bytes());
@@ -92,7 +93,8 @@ impl Hello {
             });
         }
         let hello = Self {
-            plain: bytes[6] == 1,
+            cipher: Cipher::from_code(bytes[6])
+                .ok_or(Error::Foreign { what: "the cipher in its greeting is unknown" })?,
             from: name(&bytes[40..105])?,
             to: name(&bytes[105..170])?,
             nonce: bytes[8..24].try_into().expect("16 bytes"),
@@ -152,7 +154,7 @@ mod tests {
 
     fn hello() -> Hello {
         Hello {
-            plain: false,
+            cipher: Cipher::Otp,
             from: "hospital".parse().unwrap(),
             to: "x".repeat(64).parse().unwrap(),
             nonce: [7; NONCE_BYTES],

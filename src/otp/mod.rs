@@ -10,6 +10,7 @@
 //! will use ([`session`]). Any failure closes the session for good. Beside a session, flows of
 //! [`packet`]s may run, which stand alone and may be lost.
 
+mod aes;
 pub mod cipher;
 pub mod error;
 pub mod frame;

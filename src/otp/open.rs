@@ -6,8 +6,10 @@ use crate::base::Chunk;
 use crate::device::cpu::otp::{HashKey, xor};
 use crate::key::KeyRange;
 
+use super::aes::{self, AesKeys};
+use super::cipher::Cipher;
 use super::error::Error;
-use super::frame::{HEADER_BYTES, Header, TAG_BYTES, Type};
+use super::frame::{HEADER_BYTES, Header, NewAesKey, PAD_KINDS, TAG_BYTES, Type};
 use super::keys::Follow;
 use super::rotation::{HashKeys, TagKey};
 use super::seal::pad_as_payload;
@@ -17,6 +19,8 @@ use super::session::{Limits, Traffic};
 pub(super) struct Opener {
     keys: Box<dyn Follow>,
     hash_keys: HashKeys,
+    /// Of a session that was asked to use AES-256-GCM.
+    aes: Option<AesKeys>,
     limits: Limits,
     sequence: u64,
     /// First key position that the next frame may have.
@@ -35,6 +39,7 @@ impl Opener {
             floor,
             keys,
             hash_keys: HashKeys::new(limits),
+            aes: (limits.cipher == Cipher::Aes256Gcm).then(|| AesKeys::new(limits)),
             limits,
             sequence: 0,
             traffic: Traffic::default(),
@@ -69,10 +74,18 @@ impl Opener {
         if matches!(header.frame, Type::Proof | Type::End) && header.payload_bytes != 0 {
             return Err(malformed("it has a payload where none belongs"));
         }
-        if header.new_hash_key != self.hash_keys.due() {
+        // The sender does not choose: both ends were set to one cipher.
+        let may_be = header.frame == Type::Data && header.kind < PAD_KINDS;
+        let aes = self.aes.as_ref().filter(|_| may_be);
+        if header.aes != aes.map(|aes| NewAesKey(aes.due())) {
+            return Err(malformed(
+                "it is under another cipher, or its key comes at the wrong time",
+            ));
+        }
+        if header.new_hash_key != (aes.is_none() && self.hash_keys.due()) {
             return Err(malformed("its hash key comes at the wrong time"));
         }
-        if header.position < self.floor {
+        if header.key_units() > 0 && header.position < self.floor {
             return Err(malformed("its key position goes back"));
         }
         if !encloses(header.reservation(), header.key_range()) {
@@ -102,6 +115,9 @@ impl Opener {
         payload: &mut Chunk,
         tag: &[u8; TAG_BYTES],
     ) -> Result<(), Error> {
+        if header.aes.is_some() {
+            return self.open_aes(header, payload, tag);
+        }
         let lease = self.keys.fetch(header.key_range())?;
         let key = TagKey::of(header, &lease);
         let new = if header.frame == Type::Keyed {
@@ -116,6 +132,34 @@ impl Opener {
         };
         payload.mark_secret();
         self.finish(header, new);
+        Ok(())
+    }
+
+    /// Decrypts in place what is under AES-256-GCM.
+    fn open_aes(
+        &mut self,
+        header: &Header,
+        payload: &mut Chunk,
+        tag: &[u8; TAG_BYTES],
+    ) -> Result<(), Error> {
+        let Some(aes) = &mut self.aes else { return Err(Error::Closed) };
+        let brings = header.key_units() > 0;
+        let lease = brings.then(|| self.keys.fetch(header.key_range())).transpose()?;
+        let new = lease.as_ref().and_then(|lease| aes::key(lease.bytes()));
+        payload.mark_secret();
+        if !aes.open(new.as_ref(), (&header.encode(), self.sequence), payload, tag) {
+            return Err(Error::Tag { sequence: self.sequence });
+        }
+        if brings {
+            if let Err(error) = self.keys.accept(header.key_range(), header.reservation()) {
+                crate::base::chunk::wipe(payload);
+                return Err(error.into());
+            }
+            self.floor = header.key_range().end();
+        }
+        aes.advance(new, header.payload_bytes);
+        self.sequence += 1;
+        self.traffic.count(header);
         Ok(())
     }
 

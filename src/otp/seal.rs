@@ -4,8 +4,10 @@ use crate::base::Chunk;
 use crate::device::cpu::otp::HashKey;
 use crate::key::{KeyLease, UNIT_BYTES};
 
+use super::aes::{self, AesKeys};
+use super::cipher::Cipher;
 use super::error::Error;
-use super::frame::{Header, Type, key_units};
+use super::frame::{Header, NewAesKey, PAD_KINDS, Type, key_units};
 use super::keys::Spend;
 use super::rotation::{HashKeys, TagKey};
 use super::session::{Envelope, Limits, Traffic};
@@ -14,6 +16,8 @@ use super::session::{Envelope, Limits, Traffic};
 pub(super) struct Sealer {
     keys: Box<dyn Spend>,
     hash_keys: HashKeys,
+    /// Of a session that was asked to use AES-256-GCM.
+    aes: Option<AesKeys>,
     limits: Limits,
     sequence: u64,
     traffic: Traffic,
@@ -22,7 +26,8 @@ pub(super) struct Sealer {
 impl Sealer {
     pub fn new(keys: Box<dyn Spend>, limits: Limits) -> Self {
         let hash_keys = HashKeys::new(limits);
-        Self { keys, hash_keys, limits, sequence: 0, traffic: Traffic::default() }
+        let aes = (limits.cipher == Cipher::Aes256Gcm).then(|| AesKeys::new(limits));
+        Self { keys, hash_keys, aes, limits, sequence: 0, traffic: Traffic::default() }
     }
 
     /// The stream that is spent.
@@ -48,6 +53,9 @@ impl Sealer {
 
     /// Encrypts `payload` in place.
     pub fn seal(&mut self, kind: u16, payload: &mut [u8]) -> Result<Envelope, Error> {
+        if self.aes.is_some() && kind < PAD_KINDS {
+            return self.seal_aes(kind, payload);
+        }
         let (header, lease) = self.begin(Type::Data, kind, payload.len())?;
         let bytes = header.encode();
         let (key, pad) = (TagKey::of(&header, &lease), lease.pad().slice(header.pad_bytes()));
@@ -56,6 +64,41 @@ impl Sealer {
             payload.len()
         });
         self.finish(&header, new);
+        Ok(Envelope { header: bytes, tag })
+    }
+
+    /// Encrypts `payload` in place by AES-256-GCM.
+    fn seal_aes(&mut self, kind: u16, payload: &mut [u8]) -> Result<Envelope, Error> {
+        let max = self.limits.payload_bytes_max;
+        if payload.len() > max {
+            return Err(Error::TooLong { bytes: payload.len() as u64, max: max as u64 });
+        }
+        let Some(aes) = &mut self.aes else { return Err(Error::Closed) };
+        let mut header = Header {
+            frame: Type::Data,
+            new_hash_key: false,
+            aes: Some(NewAesKey(aes.due())),
+            kind,
+            payload_bytes: payload.len() as u32,
+            sequence: self.sequence,
+            position: 0,
+            reservation_start: 0,
+            reservation_end: 0,
+        };
+        let mut new = None;
+        if aes.due() {
+            let lease = self.keys.take(aes::KEY_BYTES)?;
+            let reservation = self.keys.reservation();
+            header.position = lease.range().position;
+            header.reservation_start = reservation.position;
+            header.reservation_end = reservation.end();
+            new = aes::key(lease.bytes());
+        }
+        let bytes = header.encode();
+        let tag = aes.seal(new.as_ref(), (&bytes, self.sequence), payload);
+        aes.advance(new, header.payload_bytes);
+        self.sequence += 1;
+        self.traffic.count(&header);
         Ok(Envelope { header: bytes, tag })
     }
 
@@ -95,6 +138,7 @@ impl Sealer {
         let header = Header {
             frame,
             new_hash_key,
+            aes: None,
             kind,
             payload_bytes: payload_bytes as u32,
             sequence: self.sequence,

@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::base::{ByteCount, Chunk, SiteId};
 use crate::key::{self, KeyRange, UNIT_BYTES};
 
+use super::cipher::Cipher;
 use super::error::Error;
 use super::frame::{HEADER_BYTES, Header, PAYLOAD_BYTES_MAX, TAG_BYTES, Type};
 use super::handshake::Role;
@@ -47,6 +48,8 @@ pub struct Limits {
     pub bytes_per_hash_key: u64,
     /// Most bytes of payload in one frame.
     pub payload_bytes_max: usize,
+    /// What protects payload.
+    pub cipher: Cipher,
 }
 
 impl Default for Limits {
@@ -55,6 +58,7 @@ impl Default for Limits {
             frames_per_hash_key: 1 << 20,
             bytes_per_hash_key: 64 << 30,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            cipher: Cipher::Otp,
         }
     }
 }

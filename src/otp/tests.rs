@@ -43,7 +43,7 @@ impl World {
         .map(|(from, to, spend, follow)| {
             self.nonces += 1;
             Hello {
-                plain: false,
+                cipher: Cipher::Otp,
                 from: site(from),
                 to: site(to),
                 nonce: [self.nonces; 16],
@@ -361,7 +361,7 @@ fn wrong_names_and_ciphers_are_refused_before_any_key_is_used() {
     let cases: [(Twist, Refusal); 3] = [
         (|hello| hello.to = site("elsewhere"), Refusal::NotAddressed),
         (|hello| hello.from = site("mallory"), Refusal::NotAddressed),
-        (|hello| hello.plain = true, Refusal::Cipher),
+        (|hello| hello.cipher = Cipher::Plain, Refusal::Cipher),
     ];
     for (twist, expected) in cases {
         let error = world.ends(twist).err().unwrap();

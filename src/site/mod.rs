@@ -19,7 +19,7 @@ pub use owner::{GetReport, PutFile, PutReport, Repaired};
 pub use reference::LoadedReference;
 pub use settings::Settings;
 
-use crate::base::{Clock, Fault, Faulty, ShareLetter, SiteId};
+use crate::base::{ByteCount, Clock, Fault, Faulty, ShareLetter, SiteId};
 use crate::control::{Catalogue, Deposit};
 use crate::key::KeyStore;
 use crate::net::{self, Dialer, Traffic};
@@ -125,6 +125,7 @@ impl Site {
         let notices = self.notices.clone();
         net::Settings {
             cipher: self.settings.net.cipher,
+            permit_aes: self.settings.net.permit_aes,
             key_wait: Duration::from_secs(self.settings.net.key_wait_seconds),
             deadline: Duration::from_secs(self.settings.net.deadline_seconds),
             floors: self.settings.net.floors,
@@ -155,10 +156,14 @@ impl Site {
             Ok(level) => level.protection(),
             Err(_) => String::new(),
         };
+        let under_aes = |bytes: u64| match bytes {
+            0 => String::new(),
+            _ => format!("; {} under AES-256-GCM: computational security", ByteCount(bytes)),
+        };
         by_peer
             .into_iter()
             .map(|(peer, carried)| LinkUse {
-                keys: describe(&peer),
+                keys: describe(&peer) + &under_aes(carried.computational_bytes),
                 peer: peer.to_string(),
                 payload_bytes: carried.payload_bytes,
                 key_bytes: carried.key_bytes,

@@ -123,8 +123,12 @@ pub struct NetSettings {
     pub key_wait_seconds: u64,
     /// How long a peer may keep silent, in seconds.
     pub deadline_seconds: u64,
-    /// `otp`, or `plain` for the comparison rows of benchmarks: both ends must agree.
+    /// `otp`; or `aes-256-gcm`, whose security is computational; or `plain` for the comparison rows of
+    /// benchmarks: both ends must agree.
     pub cipher: Cipher,
+    /// Whether peers may ask this site for `aes-256-gcm` where its own cipher is `otp`.
+    #[serde(default)]
+    pub permit_aes: bool,
     /// How much key of every link is kept for what is more important than bulk.
     #[serde(default)]
     pub floors: Floors,

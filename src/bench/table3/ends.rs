@@ -43,6 +43,8 @@ pub struct Task {
     pub rate: Option<BitRate>,
     /// UDP payload that may be on its way, if no rate is given.
     pub window: ByteCount,
+    /// Most key in one block.
+    pub block: ByteCount,
 }
 
 /// Which process.
@@ -221,7 +223,7 @@ pub fn send(task: &Task) -> Result<Found, Error> {
     let address = SocketAddr::new(task.address.ip(), accepted.port);
     let spend = Box::new(keys.sender(&site(RECEIVER))?);
     let before = cpu_seconds(std::process::id());
-    let granter = Granter::start(control, spend, task.shape, settings())?;
+    let granter = Granter::with_blocks_of(task.block.0, control, spend, task.shape, settings())?;
     let watch = Stopwatch::start();
     let sent = match task.carrier {
         Carrier::Udp => send_datagrams(task, address, accepted.buffer_bytes, &granter)?,

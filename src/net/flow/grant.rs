@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bound
 
 use super::{Tally, needs_key};
 use crate::base::clock::Stopwatch;
-use crate::key::{self, KeyRange, UNIT_BYTES};
+use crate::key::{self, KeyLease, KeyRange, UNIT_BYTES};
 use crate::net::{Connection, Error, KeyWait, Settings};
 use crate::otp::packet::{Grant, PACKETS_PER_KEY, Shape};
 use crate::otp::{self, Cipher, Follow, Spend};
@@ -29,8 +29,8 @@ pub mod kind {
 const BLOCK_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 20;
 /// Blocks on their way to being acknowledged, when the flow is fast.
 const AHEAD_MAX: usize = 3;
-/// A block that is used up sooner than this was too small; later than sixteen times this, too large.
-const BRISK: Duration = Duration::from_millis(60);
+/// A block that nobody wanted for so long was too large.
+const LEISURE: Duration = Duration::from_secs(1);
 /// How often the stock of keys is looked at while waiting for it.
 const KEY_POLL: Duration = Duration::from_millis(50);
 
@@ -44,6 +44,17 @@ pub struct Granter {
 impl Granter {
     /// Takes blocks for packets of `shape` from `keys` and announces them over `connection`.
     pub fn start(
+        connection: Connection,
+        keys: Box<dyn Spend>,
+        shape: Shape,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        Self::with_blocks_of(*BLOCK_BYTES.end(), connection, keys, shape, settings)
+    }
+
+    /// As [`start`](Self::start), with blocks of at most `block_bytes_max`.
+    pub fn with_blocks_of(
+        block_bytes_max: u64,
         connection: Connection,
         keys: Box<dyn Spend>,
         shape: Shape,
@@ -66,6 +77,7 @@ impl Granter {
             number: 0,
             block_bytes: block_bytes_min,
             block_bytes_min,
+            block_bytes_max: block_bytes_max.clamp(block_bytes_min, *BLOCK_BYTES.end()),
         };
         let thread = thread::Builder::new()
             .name("flow-grants".into())
@@ -102,12 +114,12 @@ struct Granting {
     number: u64,
     block_bytes: u64,
     block_bytes_min: u64,
+    block_bytes_max: u64,
 }
 
 impl Granting {
     fn run(&mut self) -> Result<Tally, Error> {
         let mut ahead = 0;
-        let mut watch = Stopwatch::start();
         let finish = loop {
             if !needs_key(&self.shape) {
                 break self.finishing.recv().unwrap_or_default();
@@ -124,12 +136,13 @@ impl Granting {
             if self.outstanding.len() > ahead {
                 self.acknowledged()?;
                 let Some(grant) = self.outstanding.pop_front() else { continue };
+                let starved = self.ready.is_empty();
+                let watch = Stopwatch::start();
                 if self.ready.send(grant).is_err() {
                     break self.finishing.recv().unwrap_or_default();
                 }
                 ahead = (ahead + 1).min(AHEAD_MAX);
-                self.adapt(watch.elapsed());
-                watch = Stopwatch::start();
+                self.adapt(starved, watch.elapsed());
             }
         };
         while !self.outstanding.is_empty() {
@@ -154,6 +167,7 @@ impl Granting {
         loop {
             let source = match self.keys.take(bytes as usize) {
                 Ok(lease) => {
+                    make_ready(&lease, &self.shape);
                     let first = match self.shape.cipher {
                         Cipher::Aes256Gcm => self.number * PACKETS_PER_KEY,
                         _ => lease.range().position,
@@ -201,11 +215,12 @@ impl Granting {
         expect(&mut self.connection, kind::GRANTED).map(drop)
     }
 
-    /// Fast flows get larger blocks, slow ones leave less over at their end.
-    fn adapt(&mut self, age: Duration) {
-        if age < BRISK {
-            self.block_bytes = (2 * self.block_bytes).min(*BLOCK_BYTES.end());
-        } else if age > 16 * BRISK {
+    /// A flow that had to wait for its block gets larger ones; one that let a block wait for long gets
+    /// smaller ones, so that it leaves less over at its end.
+    fn adapt(&mut self, starved: bool, waited: Duration) {
+        if starved {
+            self.block_bytes = (2 * self.block_bytes).min(self.block_bytes_max);
+        } else if waited > LEISURE {
             self.block_bytes = (self.block_bytes / 2).max(self.block_bytes_min);
         }
     }
@@ -317,6 +332,7 @@ impl Claiming {
         }
         let claimed = self.keys.fetch(range).and_then(|lease| {
             self.keys.accept(range, reservation)?;
+            make_ready(&lease, &self.shape);
             Ok(Grant { lease, first })
         });
         let address = self.connection.address();
@@ -324,6 +340,15 @@ impl Claiming {
             address: address.into(),
             source: otp::Error::Key(source),
         })
+    }
+}
+
+/// Works the bytes of a block out ahead, on this thread, where packets are small: for large ones they
+/// are worked out faster while they are applied.
+fn make_ready(lease: &KeyLease, shape: &Shape) {
+    const LARGE_BYTES: u16 = 16 << 10;
+    if shape.unit_bytes < LARGE_BYTES {
+        lease.bytes();
     }
 }
 

@@ -1,13 +1,14 @@
 //! Blocks of key that both ends have set aside for packets.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, LessSafeKey};
+use zeroize::Zeroizing;
 
 use super::{HEAD_BYTES, Shape};
-use crate::base::Chunk;
 use crate::base::chunk::wipe;
-use crate::device::cpu::otp::{Hash, HashKey};
-use crate::key::{KeyLease, KeyRange, UNIT_BYTES};
+use crate::device::cpu::otp::{Hash, HashKey, write};
+use crate::key::{KeyLease, UNIT_BYTES};
 use crate::otp::Cipher;
+use crate::otp::aes::{self, nonce};
 use crate::otp::frame::TAG_BYTES;
 
 /// Packets under one AES key: far below the 2^32 of NIST SP 800-38D, section 8.3, and few enough that
@@ -43,7 +44,7 @@ pub(super) struct Block {
 }
 
 enum Material {
-    Pad { range: KeyRange, bytes: Chunk, hash_key: HashKey },
+    Pad { lease: KeyLease, hash_key: HashKey },
     Aes(Box<LessSafeKey>),
 }
 
@@ -52,19 +53,20 @@ impl Block {
     pub fn new(grant: Grant, cipher: Cipher) -> Option<Self> {
         let range = grant.lease.range();
         match cipher {
-            Cipher::Otp => {
-                let hash_key = HashKey::new(grant.lease.bytes().first_chunk()?);
+            Cipher::Otp if range.units > 1 => {
+                let mut lease = grant.lease;
+                let hash_key = HashKey::new(&unit_at(&lease, 0));
+                lease.wipe(0..TAG_BYTES);
                 let (first, end) = (range.position + 1, range.end());
-                let bytes = grant.lease.into_chunk();
-                Some(Self { first, end, material: Material::Pad { range, bytes, hash_key } })
+                Some(Self { first, end, material: Material::Pad { lease, hash_key } })
             }
             Cipher::Aes256Gcm => {
-                let key = UnboundKey::new(&AES_256_GCM, grant.lease.bytes().get(..32)?).ok()?;
+                let key = aes::key(grant.lease.bytes())?;
                 let end = grant.first.checked_add(PACKETS_PER_KEY)?;
-                let material = Material::Aes(Box::new(LessSafeKey::new(key)));
+                let material = Material::Aes(Box::new(key));
                 Some(Self { first: grant.first, end, material })
             }
-            Cipher::Plain => None,
+            Cipher::Otp | Cipher::Plain => None,
         }
     }
 
@@ -75,14 +77,18 @@ impl Block {
         let (front, tag) = packet.split_at_mut(body);
         let (clear, hidden) = front.split_at_mut(clear_bytes);
         match &mut self.material {
-            Material::Pad { range, bytes, hash_key } => {
-                let key = pad(range, bytes, position, hidden.len());
-                let (tag_pad, pad) = key.split_at(TAG_BYTES);
+            Material::Pad { lease, hash_key } => {
+                let (start, end) = part(lease, position, hidden.len());
                 let mut hash = Hash::new(hash_key);
                 hash.update(clear);
-                hash.seal(hidden, pad);
-                tag.copy_from_slice(&finish(hash, clear.len(), hidden.len(), tag_pad));
-                wipe(key);
+                hash.seal(hidden, lease.pad().slice(start + TAG_BYTES..end));
+                tag.copy_from_slice(&finish(
+                    hash,
+                    clear.len(),
+                    hidden.len(),
+                    &unit_at(lease, start),
+                ));
+                lease.wipe(start..end);
             }
             Material::Aes(key) => {
                 let sealed =
@@ -101,16 +107,15 @@ impl Block {
         let (front, tag) = packet.split_at_mut(body);
         let (clear, hidden) = front.split_at_mut(shape.headers.clear_bytes());
         let good = match &mut self.material {
-            Material::Pad { range, bytes, hash_key } => {
-                let key = pad(range, bytes, position, hidden.len());
-                let (tag_pad, pad) = key.split_at(TAG_BYTES);
+            Material::Pad { lease, hash_key } => {
+                let (start, end) = part(lease, position, hidden.len());
                 let mut hash = Hash::new(hash_key);
                 hash.update(clear);
-                hash.open(hidden, pad);
-                let expected = finish(hash, clear.len(), hidden.len(), tag_pad);
+                hash.open(hidden, lease.pad().slice(start + TAG_BYTES..end));
+                let expected = finish(hash, clear.len(), hidden.len(), &unit_at(lease, start));
                 let good = bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], tag));
                 if good {
-                    wipe(key);
+                    lease.wipe(start..end);
                 }
                 good
             }
@@ -136,19 +141,31 @@ impl Block {
     /// Bytes of key that it has.
     pub fn key_bytes(&self) -> u64 {
         match &self.material {
-            Material::Pad { range, .. } => range.bytes(),
+            Material::Pad { lease, .. } => lease.range().bytes(),
             Material::Aes(_) => 2 * UNIT_BYTES,
         }
     }
 }
 
-/// The key at `position` for a packet with `hidden` encrypted bytes.
-fn pad<'b>(range: &KeyRange, bytes: &'b mut Chunk, position: u64, hidden: usize) -> &'b mut [u8] {
-    let start = ((position - range.position) * UNIT_BYTES) as usize;
-    &mut bytes[start..start + TAG_BYTES + hidden.next_multiple_of(UNIT_BYTES as usize)]
+/// Where in the lease the key lies of a packet at `position` with `hidden` encrypted bytes.
+fn part(lease: &KeyLease, position: u64, hidden: usize) -> (usize, usize) {
+    let start = ((position - lease.range().position) * UNIT_BYTES) as usize;
+    (start, start + TAG_BYTES + hidden.next_multiple_of(UNIT_BYTES as usize))
 }
 
-fn finish(mut hash: Hash<'_>, clear: usize, hidden: usize, tag_pad: &[u8]) -> [u8; TAG_BYTES] {
+/// The unit at `start`.
+fn unit_at(lease: &KeyLease, start: usize) -> Zeroizing<[u8; TAG_BYTES]> {
+    let mut unit = Zeroizing::new([0; TAG_BYTES]);
+    write(&lease.pad().slice(start..start + TAG_BYTES), &mut unit[..]);
+    unit
+}
+
+fn finish(
+    mut hash: Hash<'_>,
+    clear: usize,
+    hidden: usize,
+    tag_pad: &[u8; TAG_BYTES],
+) -> [u8; TAG_BYTES] {
     let mut lengths = [0; TAG_BYTES];
     lengths[..8].copy_from_slice(&(8 * clear as u64).to_le_bytes());
     lengths[8..].copy_from_slice(&(8 * hidden as u64).to_le_bytes());
@@ -156,13 +173,6 @@ fn finish(mut hash: Hash<'_>, clear: usize, hidden: usize, tag_pad: &[u8]) -> [u
     let mut tag = hash.finish();
     tag.iter_mut().zip(tag_pad).for_each(|(byte, pad)| *byte ^= pad);
     tag
-}
-
-/// The position in 96 bits: unique under its key.
-fn nonce(position: u64) -> Nonce {
-    let mut bytes = [0; NONCE_LEN];
-    bytes[NONCE_LEN - 8..].copy_from_slice(&position.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
 }
 
 /// Encrypted bytes of a packet of `packet_bytes`.
