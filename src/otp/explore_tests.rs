@@ -891,7 +891,7 @@ fn no_short_schedule_uses_a_key_twice_or_ends_in_a_deadlock() {
         states += every_schedule(victim, Mutant::None, &WARM, &HAPPENS, 3).unwrap();
     }
     assert!(states > 1000, "{states}");
-    println!("{states} states");
+    eprintln!("{states} states");
 }
 
 /// `cargo test --release --lib -- --ignored every_longer_schedule`: minutes.
@@ -901,7 +901,7 @@ fn every_longer_schedule_uses_no_key_twice_nor_ends_in_a_deadlock() {
     for victim in [0, 1] {
         for prefix in [&[][..], &WARM] {
             let states = every_schedule(victim, Mutant::None, prefix, &HAPPENS, 5).unwrap();
-            println!("{states} states");
+            eprintln!("{states} states");
         }
     }
 }
@@ -917,7 +917,7 @@ fn no_random_schedule_uses_a_key_twice_or_ends_in_a_deadlock() {
 #[ignore = "takes half a minute"]
 fn ten_thousand_schedules_use_no_key_twice_nor_end_in_a_deadlock() {
     let (crashes, set_back) = random_schedules(1_000_000..1_010_000, Mutant::None).unwrap();
-    println!("{crashes} crashes, {set_back} schedules with a state set back");
+    eprintln!("{crashes} crashes, {set_back} schedules with a state set back");
 }
 
 #[test]
