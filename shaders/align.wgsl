@@ -131,15 +131,15 @@ fn trace(job: u32, end: End, width: u32, result: u32) {
     var step = 3u;
     var length = 0u;
     while row > 0u {
-        let from = direction_of(job, width, row, d) & 3u;
-        if from == FROM_START {
+        let origin = direction_of(job, width, row, d) & 3u;
+        if origin == FROM_START {
             break;
         }
         var count = 1u;
         var next = 0u;
-        if from == FROM_PAIR {
+        if origin == FROM_PAIR {
             row -= 1u;
-        } else if from == FROM_DELETION {
+        } else if origin == FROM_DELETION {
             next = 2u;
             while (direction_of(job, width, row, d) & DELETION_OPENED) == 0u {
                 d -= 1u;

@@ -22,6 +22,7 @@ pub mod disclosure;
 pub mod net;
 
 pub mod etsi014;
+pub mod management;
 pub mod store;
 
 pub mod control;

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine", "key", "share"],
     &["otp"],
     &["disclosure", "net"],
-    &["etsi014", "store"],
+    &["etsi014", "management", "store"],
     &["control"],
     &["pipeline"],
     &["site"],
@@ -157,6 +157,32 @@ fn pure_modules_have_no_side_effects_and_only_the_clock_reads_time() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A comparison that stops at the first difference tells by its time how much of a tag was right.
+fn compares_a_tag(line: &str) -> bool {
+    let words = || line.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let compares = [" == ", " != "].iter().any(|sign| line.contains(sign));
+    compares && words().any(|word| ["tag", "mac", "seed"].contains(&word))
+}
+
+#[test]
+fn tags_are_compared_in_constant_time() {
+    let secret = |file: &str| ["otp", "share", "key", "net"].map(Some).contains(&module_of(file));
+    let sources = sources();
+    let here = || sources.iter().filter(|(file, _)| secret(file) && !file.ends_with("tests.rs"));
+    let wrong: Vec<_> = here()
+        .flat_map(|(file, text)| {
+            code(text).lines().map(|line| (file, line.to_owned())).collect::<Vec<_>>()
+        })
+        .filter(|(_, line)| compares_a_tag(line))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(compares_a_tag("if expected != *tag {") && !compares_a_tag("if stage == 3 {"));
+    for file in ["src/otp/open.rs", "src/share/stripe.rs"] {
+        let (_, text) = here().find(|(name, _)| name == file).unwrap();
+        assert!(text.contains("ct_eq"), "{file}");
+    }
 }
 
 #[test]

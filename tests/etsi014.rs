@@ -490,7 +490,7 @@ fn no_key_is_given_twice_whatever_is_killed() {
 
 #[test]
 fn without_key_or_without_the_other_end_it_says_so_and_recovers() {
-    let mut world = World::start(64 << 10, "");
+    let mut world = World::start(224 << 10, "");
     let mut master = world.client(0, "sae-a1");
     let mut total = 0;
     let short = loop {

@@ -14,8 +14,8 @@ use dsgd::base::{BitRate, ByteCount, Clock, Fault, Faulty, SiteId};
 use dsgd::key::ledger::{self, Role};
 use dsgd::key::{KeyStore, LinkSettings, SimulatedLink};
 use dsgd::net::flow::{
-    self, Accepted, Carrier, Claimer, DatagramReceiver, DatagramSender, Destination, Granter, Offer,
-    Queued, RecordReceiver, RecordSender, Tally,
+    self, Accepted, Carrier, Claimer, DatagramReceiver, DatagramSender, Destination, Granter,
+    Offer, Queued, RecordReceiver, RecordSender, Tally,
 };
 use dsgd::net::sim::{Faults, SimulatedLink as Network};
 use dsgd::net::udp::Udp;
@@ -75,13 +75,8 @@ impl World {
     /// Both ends of a flow's control.
     fn control(&self, shape: Shape, settings: &Settings) -> (Granter, Claimer) {
         let (mut one, mut two) = self.connect(settings);
-        let offer = Offer {
-            purpose: "test".into(),
-            carrier: Carrier::Udp,
-            shape,
-            streams: 1,
-            token: None,
-        };
+        let offer =
+            Offer { purpose: "test".into(), carrier: Carrier::Udp, shape, streams: 1, token: None };
         thread::scope(|scope| {
             scope.spawn(|| {
                 assert_eq!(flow::offered(&mut two).unwrap(), offer);
@@ -163,7 +158,14 @@ fn whatever_the_network_does_packets_arrive_once_and_whole_or_not_at_all() {
         Faults { duplicate: 200, reorder: 200, ..Faults::default() },
         Faults { flip: 100, truncate: 50, ..Faults::default() },
         Faults { partition: 10, delay: 200, ..Faults::default() },
-        Faults { drop: 30, flip: 30, duplicate: 30, reorder: 30, partition: 3, ..Faults::default() },
+        Faults {
+            drop: 30,
+            flip: 30,
+            duplicate: 30,
+            reorder: 30,
+            partition: 3,
+            ..Faults::default()
+        },
     ];
     for cipher in [Cipher::Otp, Cipher::Aes256Gcm] {
         for headers in [Headers::Clear, Headers::Hidden] {
@@ -205,7 +207,11 @@ fn whatever_the_network_does_packets_arrive_once_and_whole_or_not_at_all() {
                         Err(other) => panic!("{other:?}"),
                     }
                 }
-                assert_eq!(delivered.len() as u64, sent, "the key of what was lost was still there");
+                assert_eq!(
+                    delivered.len() as u64,
+                    sent,
+                    "the key of what was lost was still there"
+                );
                 let summary = world.check();
                 assert!(summary.claimed_units <= summary.reserved_units);
             }
@@ -224,8 +230,11 @@ fn over_udp(
     let world = World::new(256 << 20);
     let (granter, claimer) = world.control(shape, &patient());
     let local = "127.0.0.1:0".parse::<SocketAddr>().unwrap();
-    let (out, way, back) =
-        (Arc::new(Udp::bind(local).unwrap()), UdpSocket::bind(local).unwrap(), Udp::bind(local).unwrap());
+    let (out, way, back) = (
+        Arc::new(Udp::bind(local).unwrap()),
+        UdpSocket::bind(local).unwrap(),
+        Udp::bind(local).unwrap(),
+    );
     let (entry, exit) = (way.local_addr().unwrap(), back.local_address());
     way.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let (over, arrived) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -310,12 +319,17 @@ fn datagrams_cross_in_every_mode() {
 fn who_repeats_and_changes_datagrams_on_the_way_gains_nothing() {
     let shape = shape(Carrier::Udp, Headers::Hidden, Cipher::Otp);
     let seen = AtomicU64::new(0);
-    let (delivered, tally) = over_udp(shape, 100, |_| 700, |datagram| {
-        let mut forged = datagram.clone();
-        let at = seen.fetch_add(1, Ordering::SeqCst) as usize % datagram.len();
-        forged[at] ^= 0x10;
-        vec![forged, datagram.clone(), datagram]
-    });
+    let (delivered, tally) = over_udp(
+        shape,
+        100,
+        |_| 700,
+        |datagram| {
+            let mut forged = datagram.clone();
+            let at = seen.fetch_add(1, Ordering::SeqCst) as usize % datagram.len();
+            forged[at] ^= 0x10;
+            vec![forged, datagram.clone(), datagram]
+        },
+    );
     let numbers: BTreeSet<u64> = delivered.iter().map(|(number, _)| *number).collect();
     assert_eq!((delivered.len(), numbers.len()), (100, 100));
     assert!(delivered.iter().all(|(number, bytes)| *bytes == payload(*number, 700)));
@@ -353,9 +367,13 @@ fn a_capture_shows_sizes_and_channels_with_clear_headers_and_only_a_position_wit
                 packet
             })
             .collect();
-        let shows = |what: &[u8]| captured.iter().any(|packet| packet.windows(what.len()).any(|at| at == what));
+        let shows = |what: &[u8]| {
+            captured.iter().any(|packet| packet.windows(what.len()).any(|at| at == what))
+        };
         // Inner addresses, ports, protocol and text: in neither mode.
-        for secret in [&[10, 77, 1, 2][..], &[0xc3, 0x51, 0x01, 0xbb], &[0x45, 0, 0], b"chr17", b"longer"] {
+        for secret in
+            [&[10, 77, 1, 2][..], &[0xc3, 0x51, 0x01, 0xbb], &[0x45, 0, 0], b"chr17", b"longer"]
+        {
             assert!(!shows(secret), "{headers:?}");
         }
         let sizes: BTreeSet<usize> = captured.iter().map(Vec::len).collect();
@@ -370,7 +388,9 @@ fn a_capture_shows_sizes_and_channels_with_clear_headers_and_only_a_position_wit
                 // Position apart, nothing is the same in any two.
                 let mut blocks = BTreeSet::new();
                 for packet in &captured {
-                    assert!(packet[8..].chunks_exact(16).all(|block| blocks.insert(block.to_vec())));
+                    assert!(
+                        packet[8..].chunks_exact(16).all(|block| blocks.insert(block.to_vec()))
+                    );
                 }
             }
         }
@@ -404,8 +424,11 @@ fn over_tcp(shape: Shape, streams: u16, count: u64, strangers: bool) -> (BTreeSe
                     }
                     sender.finish()
                 };
-                let threads: Vec<_> =
-                    senders.into_iter().enumerate().map(|it| scope.spawn(move || run(it))).collect();
+                let threads: Vec<_> = senders
+                    .into_iter()
+                    .enumerate()
+                    .map(|it| scope.spawn(move || run(it)))
+                    .collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             let mut sent = flow::Count::default();

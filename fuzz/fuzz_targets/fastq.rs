@@ -2,31 +2,9 @@
 
 #![no_main]
 
-use std::collections::VecDeque;
+#[path = "../checks/fastq.rs"]
+mod check;
 
-use dsgd::genome::fastq::FastqParser;
-use dsgd::genome::{Layout, ReadBatch};
-use libfuzzer_sys::fuzz_target;
-
-fn parse(text: &[u8], step: usize, layout: Layout) -> Result<Vec<Vec<u8>>, String> {
-    let (mut parser, mut out) = (FastqParser::new("fuzz", layout, 0), VecDeque::<ReadBatch>::new());
-    for piece in text.chunks(step) {
-        parser.push(piece, &mut out).map_err(|error| error.to_string())?;
-    }
-    parser.finish(&mut out).map_err(|error| error.to_string())?;
-    let read = |batch: &ReadBatch, index| {
-        assert_eq!(batch.bases(index).len(), batch.qualities(index).len());
-        [batch.name(index), batch.bases(index), batch.qualities(index)].join(&b'\n')
-    };
-    Ok(out
-        .iter()
-        .flat_map(|batch| (0..batch.len()).map(|i| read(batch, i)).collect::<Vec<_>>())
-        .collect())
-}
-
-fuzz_target!(|input: (u8, bool, &[u8])| {
-    let (step, paired, text) = input;
-    let layout = if paired { Layout::Paired } else { Layout::Single };
-    let whole = parse(text, text.len().max(1), layout);
-    assert_eq!(whole, parse(text, usize::from(step) + 1, layout));
+libfuzzer_sys::fuzz_target!(|input: (u8, bool, &[u8])| {
+    check::check(input);
 });

@@ -1,19 +1,30 @@
-//! Greetings, frames and packets from anybody: no panic, nothing delivered, no key consumed.
+//! Greetings, openings, frames and packets from anybody: no panic, what is read is what was sent,
+//! nothing is delivered and no key consumed.
 
 #![no_main]
 
-use dsgd::otp::memory::MemoryStream;
-use dsgd::otp::packet::{Grant, Headers, PacketOpener, Shape};
-use dsgd::otp::{Cipher, Follow, Header, Hello, Spend};
 use dsgd::key::StreamId;
+use dsgd::otp::memory::MemoryStream;
+use dsgd::otp::opening::Opening;
+use dsgd::otp::packet::{Grant, Headers, PacketOpener, Shape};
+use dsgd::otp::{Cipher, Follow, HEADER_BYTES, HELLO_BYTES, Header, Hello, Spend};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Some(header) = bytes.first_chunk() {
-        let _ = Header::decode(header).map(|header| header.encode());
+    if let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
+        if let Ok(read) = Header::decode(header) {
+            assert_eq!(read.encode(), *header);
+            assert!(read.key_range().end() >= read.position);
+            let _ = (read.ciphertext_bytes(), read.reservation());
+        }
+        if let Ok(read) = Opening::decode(header) {
+            assert_eq!(read.encode(), *header);
+        }
     }
-    if let Some(hello) = bytes.first_chunk() {
-        let _ = Hello::decode(hello);
+    if let Some(hello) = bytes.first_chunk::<HELLO_BYTES>()
+        && let Ok(read) = Hello::decode(hello)
+    {
+        assert_eq!(read.encode(), *hello);
     }
     let id = StreamId {
         sender: "a".parse().expect("a name"),

@@ -2,17 +2,9 @@
 
 #![no_main]
 
-use dsgd::genome::genes::{GeneTable, Layout};
-use dsgd::genome::vcf::read_variants;
-use dsgd::genome::{Reference, bed};
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/tables.rs"]
+mod check;
 
-fuzz_target!(|text: &[u8]| {
-    let _ = Reference::read_fasta(text);
-    let _ = bed::read(text);
-    for layout in [Layout::Tsv, Layout::Gff3, Layout::Gtf] {
-        let _ = GeneTable::read(text, layout).map(|table| table.resolve(["A"]).is_ok());
-    }
-    let reference = Reference::read_fasta(&b">c\nACGTACGTACGT\n"[..]).expect("good FASTA");
-    let _ = read_variants(text, &reference);
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    check::check(input);
 });

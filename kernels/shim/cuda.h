@@ -15,6 +15,8 @@ inline uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned
     return {x, y, z, w};
 }
 
+inline int __popc(unsigned int word) { return __builtin_popcount(word); }
+
 struct dim3 {
     unsigned int x, y, z;
 };

@@ -2,7 +2,8 @@
 // side runs where no card is. Build it as `libcuda.so` and put its folder into LD_LIBRARY_PATH.
 //
 // It is lazy on purpose: a stream's work is done only when somebody waits for it, so results that are
-// read too early are seen to be wrong. What reaches outside the device's memory is refused.
+// read too early are seen to be wrong. What reaches outside the device's memory, or into that of the
+// other card, is refused.
 #include "kernels.h"
 
 #include <array>
@@ -21,13 +22,21 @@ const Result success = 0, invalid_value = 1, not_found = 500;
 // What waits to be done; an event is the stream it was recorded on.
 struct Stream {
     std::vector<std::function<void()>> work;
+    void *context;
 };
 struct Event {
     Stream *stream = nullptr;
 };
 
 static std::recursive_mutex lock;
-static std::map<uint64_t, size_t> device_memory;
+struct Block {
+    size_t bytes;
+    void *context;
+};
+static std::map<uint64_t, Block> device_memory;
+// Two cards, each with a context.
+static int contexts[2];
+static thread_local void *current = contexts;
 static std::vector<Stream *> streams;
 using Guard = std::lock_guard<std::recursive_mutex>;
 
@@ -49,13 +58,14 @@ static Result later(Stream *stream, std::function<void()> step) {
     return success;
 }
 
-static bool inside(uint64_t address, size_t bytes) {
+static bool inside(uint64_t address, size_t bytes, const Stream *stream) {
     auto after = device_memory.upper_bound(address);
     if (after == device_memory.begin()) {
         return false;
     }
-    const auto &[begin, size] = *--after;
-    return address - begin <= size && bytes <= size - (address - begin);
+    const auto &[begin, block] = *--after;
+    return stream != nullptr && block.context == stream->context &&
+           address - begin <= block.bytes && bytes <= block.bytes - (address - begin);
 }
 
 static void *pointer(uint64_t address) { return reinterpret_cast<void *>(address); }
@@ -63,18 +73,22 @@ static void *pointer(uint64_t address) { return reinterpret_cast<void *>(address
 extern "C" {
 
 Result cuInit(unsigned int) { return success; }
-Result cuDeviceGetCount(int *count) { return *count = 1, success; }
-Result cuDeviceGet(int *device, int ordinal) { return *device = 0, ordinal == 0 ? success : 101; }
+Result cuDeviceGetCount(int *count) { return *count = 2, success; }
+Result cuDeviceGet(int *device, int ordinal) {
+    return *device = ordinal, ordinal == 0 || ordinal == 1 ? success : 101;
+}
 Result cuDeviceGetName(char *name, int size, int) {
     std::strncpy(name, "simulated card", size);
     return success;
 }
 // Above all: no memory pools.
 Result cuDeviceGetAttribute(int *value, int, int) { return *value = 0, success; }
-Result cuDevicePrimaryCtxRetain(void **context, int) { return *context = &lock, success; }
+Result cuDevicePrimaryCtxRetain(void **context, int device) {
+    return *context = contexts + device, success;
+}
 Result cuDevicePrimaryCtxRelease_v2(int) { return success; }
-Result cuCtxGetCurrent(void **context) { return *context = &lock, success; }
-Result cuCtxSetCurrent(void *) { return success; }
+Result cuCtxGetCurrent(void **context) { return *context = current, success; }
+Result cuCtxSetCurrent(void *context) { return current = context, success; }
 Result cuCtxSynchronize() {
     Guard guard(lock);
     for (Stream *stream : streams) {
@@ -103,7 +117,7 @@ Result cuModuleGetFunction(void **function, void *module, const char *name) {
 
 Result cuStreamCreate(Stream **stream, unsigned int) {
     Guard guard(lock);
-    streams.push_back(*stream = new Stream);
+    streams.push_back(*stream = new Stream{{}, current});
     return success;
 }
 Result cuStreamDestroy_v2(Stream *stream) {
@@ -139,7 +153,7 @@ Result cuMemFreeHost(void *host) { return std::free(host), success; }
 Result cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     Guard guard(lock);
     *address = reinterpret_cast<uint64_t>(rubbish(bytes));
-    device_memory[*address] = bytes;
+    device_memory[*address] = {bytes, current};
     return success;
 }
 Result cuMemFree_v2(uint64_t address) {
@@ -149,22 +163,21 @@ Result cuMemFree_v2(uint64_t address) {
 }
 Result cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, Stream *stream) {
     Guard guard(lock);
-    return inside(to, bytes) ? later(stream, [=] { std::memcpy(pointer(to), from, bytes); })
+    return inside(to, bytes, stream) ? later(stream, [=] { std::memcpy(pointer(to), from, bytes); })
                              : invalid_value;
 }
 Result cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *stream) {
     Guard guard(lock);
-    return inside(from, bytes) ? later(stream, [=] { std::memcpy(to, pointer(from), bytes); })
+    return inside(from, bytes, stream) ? later(stream, [=] { std::memcpy(to, pointer(from), bytes); })
                                : invalid_value;
 }
 Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream *stream) {
     Guard guard(lock);
-    return inside(to, bytes) ? later(stream, [=] { std::memset(pointer(to), value, bytes); })
+    return inside(to, bytes, stream) ? later(stream, [=] { std::memset(pointer(to), value, bytes); })
                              : invalid_value;
 }
 
-// Every kernel takes memory and three numbers. The sanitizers of a build with them see what reaches
-// outside of the memory.
+// Every kernel takes memory and three numbers, and some a table.
 Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigned int,
                       unsigned int threads, unsigned int, unsigned int, unsigned int,
                       Stream *stream, void **arguments, void **) {
@@ -176,10 +189,17 @@ Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigne
         std::memcpy(&numbers[i], arguments[1 + i], sizeof numbers[i]);
     }
     const auto kernel = static_cast<const Kernel *>(function);
-    if (!inside(memory, 1) || threads != kernel->block) {
+    uint64_t table = memory;
+    if (kernel->reads_table) {
+        std::memcpy(&table, arguments[4], sizeof table);
+    }
+    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block) {
         return invalid_value;
     }
-    return later(stream, [=] { kernel->run(blocks, threads, pointer(memory), numbers.data()); });
+    return later(stream, [=] {
+        kernel->run(blocks, threads, pointer(memory), numbers.data(),
+                    static_cast<unsigned int *>(pointer(table)));
+    });
 }
 
 Result cuGetErrorName(Result, const char **text) { return *text = "simulated", success; }

@@ -11,7 +11,6 @@ use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::device::cpu::otp::{Hash, HashKey, xor};
 use crate::device::cpu::{chacha20, keystream};
 use crate::kernel::otp::{Expansion, Pad};
-use crate::key::expansion::SUB_BLOCK_BYTES;
 use crate::key::random::{KeyStream, OperatingSystem};
 use crate::key::{
     Class, Error, KeyStore, LinkSettings, RandomSettings, RandomSource, SimulatedLink,
@@ -60,59 +59,68 @@ impl Effort {
     }
 }
 
-/// A frame's payload in these measurements: what fits the cache beside its pad.
-const FRAME_BYTES: usize = 256 << 10;
+/// Payload of a frame that comes from memory, and of one that is in the cache beside its pad.
+const FRAME_BYTES: [usize; 2] = [1 << 20, 256 << 10];
 
-/// Copies, XORs, seals and opens `effort.bytes` of data, first from memory, then frame by frame in the
-/// cache.
+/// Copies, XORs, seals and opens `effort.bytes` of data, frame by frame: first from memory, then always
+/// the same frame, in the cache.
 pub fn pads(effort: Effort) -> Vec<Figure> {
+    let [memory, cache] = FRAME_BYTES.map(|bytes| bytes.min(effort.bytes));
+    let mut figures = frames(effort, effort.bytes, memory, "memory");
+    figures.extend(frames(effort, cache, cache, "cache"));
+    figures
+}
+
+/// Goes over buffers of `room` bytes in frames, as often as it takes.
+fn frames(effort: Effort, room: usize, frame: usize, place: &str) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (place, frame) in [("memory", effort.bytes), ("cache", FRAME_BYTES.min(effort.bytes))] {
-        let mut figure = |what: &str, work: &mut dyn FnMut()| {
-            let times = (effort.bytes / frame).max(1);
-            let all = || (0..times).for_each(|_| work());
-            figures.push(effort.figure(format!("{what}, {place}"), all));
+    let (mut data, mut other) = (vec![0x5a_u8; room], vec![0x3c_u8; room]);
+    let pad = vec![0xa5_u8; room];
+    let mut figure = |what: &str, work: &mut dyn FnMut(&mut [u8], &mut [u8], &[u8])| {
+        let all = || {
+            for _ in 0..effort.bytes.div_ceil(room) {
+                let pads = other.chunks_mut(frame).zip(pad.chunks(frame));
+                data.chunks_mut(frame).zip(pads).for_each(|(data, (other, pad))| {
+                    work(black_box(data), black_box(other), pad);
+                });
+            }
         };
-        let (mut data, pad) = (vec![0x5a_u8; frame], vec![0xa5_u8; frame]);
-        let mut other = vec![0x3c_u8; frame];
-        let key = HashKey::new(&[7; 16]);
-        let expansions: Vec<_> = (0..frame)
-            .step_by(SUB_BLOCK_BYTES as usize)
-            .map(|start| Expansion::new(start, &[9; 32], start as u128))
-            .collect();
-        let kept = Pad::from(&pad);
-        let expanded = Pad::new(Some(&pad), &expansions, frame);
-        let worked_out = Pad::new(None, &expansions, frame);
-        figure("copy", &mut || black_box(&mut other).copy_from_slice(&pad));
-        figure("xor of two", &mut || xor(black_box(&mut data), &pad));
-        figure("xor of three, plain loop", &mut || {
-            xor_of_three(black_box(&mut other), &data, &pad)
-        });
-        figure("wipe", &mut || wipe(black_box(&mut other)));
-        for (name, pad) in
-            [("pad", kept), ("pad with Fig. 5", expanded), ("simulated link", worked_out)]
-        {
-            figure(&format!("seal, {name}"), &mut || {
-                let mut hash = Hash::new(&key);
-                hash.seal(&mut data, pad);
-                black_box(hash.finish());
-            });
-            figure(&format!("open, {name}"), &mut || {
-                let mut hash = Hash::new(&key);
-                hash.update(&data);
-                black_box(hash.finish());
-                xor(&mut data, pad);
-            });
-        }
-        figure("seal, pad, then wipe it", &mut || {
+        figures.push(effort.figure(format!("{what}, {place}"), all));
+    };
+    figure("copy", &mut |_, other, pad| other.copy_from_slice(pad));
+    figure("xor of two", &mut |data, _, pad| xor(data, pad));
+    figure("xor of three, plain loop", &mut |data, other, pad| xor_of_three(other, data, pad));
+    figure("wipe", &mut |_, other, _| wipe(other));
+    let key = HashKey::new(&[7; 16]);
+    let expansions = [Expansion::new(0, &[9; 32], 5)];
+    let kinds: [(&str, bool, &[Expansion]); 3] = [
+        ("pad", true, &[]),
+        ("pad with Fig. 5", true, &expansions),
+        ("simulated link", false, &expansions),
+    ];
+    for (name, stored, expansions) in kinds {
+        figure(&format!("seal, {name}"), &mut |data, _, pad| {
             let mut hash = Hash::new(&key);
-            hash.seal(&mut data, &other);
+            let len = data.len();
+            hash.seal(data, Pad::new(stored.then_some(pad), expansions, len));
             black_box(hash.finish());
-            wipe(&mut other);
         });
-        figure("AES-256-CTR", &mut || keystream::fill(&[9; 32], 0, &mut other));
-        figure("ChaCha20", &mut || chacha20::fill(&[9; 32], 0, &mut other));
+        figure(&format!("open, {name}"), &mut |data, _, pad| {
+            let mut hash = Hash::new(&key);
+            hash.update(data);
+            black_box(hash.finish());
+            let len = data.len();
+            xor(data, Pad::new(stored.then_some(pad), expansions, len));
+        });
     }
+    figure("seal, pad, then wipe it", &mut |data, other, _| {
+        let mut hash = Hash::new(&key);
+        hash.seal(data, &*other);
+        black_box(hash.finish());
+        wipe(other);
+    });
+    figure("AES-256-CTR", &mut |_, other, _| keystream::fill(&[9; 32], 0, other));
+    figure("ChaCha20", &mut |_, other, _| chacha20::fill(&[9; 32], 0, other));
     figures
 }
 

@@ -1,6 +1,7 @@
 //! Throughput scenarios and the samples they run on.
 
 pub mod chart;
+pub mod devices;
 pub mod environment;
 pub mod kernels;
 pub mod kme;

@@ -39,6 +39,8 @@ pub enum Command {
     Table3End(super::table3::EndArguments),
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
+    /// Every kernel on every device, beside a copy of this machine's memory
+    Devices(super::device::Devices),
     /// Seal and open pads on one core, with and without Fig. 5, beside what the memory gives
     Kernels(kernels::Kernels),
     /// Make random numbers on one core, from each source; say how strong they are
@@ -118,6 +120,7 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             table2(context, arguments, measured)
         }
         Command::Kme(arguments) => kme::bench(context, arguments),
+        Command::Devices(arguments) => super::device::bench(context, arguments),
         Command::Kernels(arguments) => kernels::kernels(context, arguments),
         Command::Random(arguments) => kernels::random(context, arguments),
         Command::Table3(arguments) => super::table3::run(context, arguments),

@@ -10,7 +10,7 @@ use super::call::{read_regions, write_whole};
 use super::happy;
 use super::output::Table;
 use super::{Context, Outcome, content_error, file_error};
-use crate::engine::compare::{Comparison, compare};
+use crate::engine::compare::{Comparison, Phase, compare};
 use crate::genome::{Reference, Variant, bgzf, vcf};
 
 /// Arguments of `dsgd compare`.
@@ -35,6 +35,9 @@ pub struct Arguments {
     /// Write counts as hap.py does (its FILE.summary.csv, which MultiQC finds by that ending)
     #[arg(long, value_name = "CSV")]
     summary: Option<PathBuf>,
+    /// Write predicted and observed errors by QUAL and GQ, of all calls whatever their filters
+    #[arg(long, value_name = "CSV")]
+    calibration: Option<PathBuf>,
     /// Write every record that does not agree; compressed if the name ends in .gz
     #[arg(long, value_name = "VCF")]
     disagreements: Option<PathBuf>,
@@ -55,10 +58,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let of = |calls: &[Variant]| compare(&reference, &truth, calls, &regions, arguments.ploidy);
     let passing = of(&calls);
     calls.iter_mut().for_each(|call| call.filters.clear());
-    let needs_all = arguments.all || arguments.summary.is_some();
+    let needs_all = arguments.all || arguments.summary.is_some() || arguments.calibration.is_some();
     let all = if needs_all { of(&calls) } else { Comparison::default() };
     if let Some(path) = &arguments.summary {
         write_whole(path, happy::summary(&all, &passing).as_bytes())?;
+    }
+    if let Some(path) = &arguments.calibration {
+        write_whole(path, all.calibration.csv().as_bytes())?;
     }
     let comparison = if arguments.all { all } else { passing };
     if let Some(path) = &arguments.disagreements {
@@ -80,9 +86,13 @@ fn read(path: &Path, reference: &Reference) -> Result<Vec<Variant>, Box<dyn crat
 pub fn accuracy_table(comparison: &Comparison) -> String {
     let mut table =
         Table::new(["class", "found", "missed", "false", "genotype", "precision", "recall", "F1"]);
-    let lengths = comparison.indel_by_length.iter();
     let classes = [("SNP".to_owned(), &comparison.snp), ("indel".to_owned(), &comparison.indel)];
-    let by_length = lengths.map(|(length, score)| (format!("indel {length}"), score));
+    let by_length = comparison.indel_by_length.iter().flat_map(|class| {
+        let rows = [("indel", &class.all), ("insertion", &class.insertions)];
+        let rows = rows.into_iter().chain([("deletion", &class.deletions)]);
+        let seen = rows.filter(|(name, score)| *name == "indel" || !score.is_empty());
+        seen.map(|(name, score)| (format!("{name} {}", class.bases), score))
+    });
     let runs = [("indel in homopolymer".to_owned(), &comparison.homopolymer)];
     for (name, score) in classes.into_iter().chain(by_length).chain(runs) {
         table.row([
@@ -96,5 +106,13 @@ pub fn accuracy_table(comparison: &Comparison) -> String {
             format!("{:.4}", score.f1),
         ]);
     }
-    table.render()
+    let Phase { heterozygous, phased, pairs, switches } = comparison.phase;
+    let mut text = table.render();
+    if pairs > 0 {
+        text += &format!(
+            "\n{phased} of {heterozygous} heterozygous calls are phased; of {pairs} neighbours \
+             that the truth phases too, {switches} are the other way round\n"
+        );
+    }
+    text
 }

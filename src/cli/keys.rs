@@ -1,21 +1,29 @@
 //! `dsgd keys`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
 use super::output::Table;
-use super::{Context, Outcome, kme};
+use super::{Context, Outcome, key_network, kme};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::key::expansion::Method;
 use crate::key::ledger::Role;
-use crate::key::{self, RandomSettings, SimulatedLink, pad, preshared};
+use crate::key::{self, RandomSettings, SimulatedLink, pad, pool, preshared};
+use crate::site::key_node;
 
 /// What to do with keys.
 #[derive(Subcommand)]
 pub enum Command {
     /// Show how many key bytes each link has left, and what they are worth
-    Level,
+    ///
+    /// At a node of a key network: what its agent manages, or all links that the server knows.
+    Level {
+        /// Show the links of a topology as its file describes them: tokyo-2022, healthcare-2022, or
+        /// a file
+        #[arg(long, value_name = "NAME")]
+        topology: Option<String>,
+    },
     /// Describe a simulated QKD link; both ends use the file
     Simulate {
         /// The two sites
@@ -57,7 +65,14 @@ pub enum Command {
         /// The site at the other end
         #[arg(long)]
         peer: SiteId,
+        /// For the links that this node's key management agent manages
+        #[arg(long)]
+        managed: bool,
     },
+    #[command(flatten)]
+    Network(key_network::Command),
+    #[command(flatten)]
+    Kme(kme::Command),
     /// Give up all earlier keys of a link, at both ends: the way out of a quarantine
     Retire {
         /// The site at the other end
@@ -69,8 +84,6 @@ pub enum Command {
         #[arg(long, value_name = "UNIT", default_value_t = 0)]
         incoming: u64,
     },
-    #[command(flatten)]
-    Kme(kme::Command),
 }
 
 /// How stored key becomes the key that is used.
@@ -83,8 +96,29 @@ pub enum Expansion {
 /// Runs `dsgd keys`.
 pub fn run(context: &Context, command: &Command) -> Outcome {
     match command {
-        Command::Level => level(context),
+        Command::Level { topology } => match key_network::shown(context, topology.as_deref())? {
+            true => Ok(()),
+            false => level(context),
+        },
+        Command::Network(command) => key_network::run(context, command),
         Command::Kme(command) => kme::run(context, command),
+        Command::Retire { peer, outgoing, incoming } => {
+            let site = context.site()?;
+            let outgoing = site.keys().declare_lost(peer, Role::Sender, *outgoing)?;
+            let incoming = site.keys().declare_lost(peer, Role::Follower, *incoming)?;
+            let here = &site.settings().site;
+            let report = serde_json::json!({
+                "peer": peer, "outgoing": outgoing, "incoming": incoming,
+            });
+            context.out.result("keys retire", &report, || {
+                format!(
+                    "earlier keys of the link to {peer} are given up; now at {peer}:\n  \
+                     dsgd keys retire {here} --outgoing {incoming} --incoming {outgoing}\n\
+                     and if it names other units, here again with these\n"
+                )
+            });
+            Ok(())
+        }
         Command::Simulate { sites, rate, stock, output } => {
             let sites = [sites[0].clone(), sites[1].clone()];
             SimulatedLink::create(output, sites, *rate, *stock, &Clock::system())?;
@@ -108,32 +142,24 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             });
             Ok(())
         }
-        Command::Retire { peer, outgoing, incoming } => {
-            let site = context.site()?;
-            let outgoing = site.keys().declare_lost(peer, Role::Sender, *outgoing)?;
-            let incoming = site.keys().declare_lost(peer, Role::Follower, *incoming)?;
-            let here = &site.settings().site;
-            let report = serde_json::json!({
-                "peer": peer, "outgoing": outgoing, "incoming": incoming,
-            });
-            context.out.result("keys retire", &report, || {
-                format!(
-                    "earlier keys of the link to {peer} are given up; now at {peer}:\n  \
-                     dsgd keys retire {here} --outgoing {incoming} --incoming {outgoing}\n\
-                     and if it names other units, here again with these\n"
-                )
-            });
-            Ok(())
-        }
-        Command::Import { file, peer } => {
-            let settings = context.settings()?;
-            preshared::import(&settings.site, &settings.state, peer, file)?;
-            context.out.result("keys import", peer, || {
-                format!("{}: taken for the link to {peer}\n", file.display())
-            });
-            Ok(())
-        }
+        Command::Import { file, peer, managed } => import(context, file, peer, *managed),
     }
+}
+
+fn import(context: &Context, file: &Path, peer: &SiteId, managed: bool) -> Outcome {
+    let settings = context.settings()?;
+    let pooled = |link: &key::LinkSettings| link.peer == *peer && link.kind == pool::KIND;
+    if managed {
+        key_node::managed_keys(&settings)?.import_pad(peer, file)?;
+    } else if settings.key.iter().any(pooled) {
+        context.site()?.keys().import_pad(peer, file)?;
+    } else {
+        preshared::import(&settings.site, &settings.state, peer, file)?;
+    }
+    context.out.result("keys import", peer, || {
+        format!("{}: taken for the link to {peer}\n", file.display())
+    });
+    Ok(())
 }
 
 /// A pad cannot be made of the keys it is to become.
@@ -146,8 +172,15 @@ fn level(context: &Context) -> Outcome {
     let keys = site.keys();
     let levels = keys.peers().iter().map(|peer| keys.level(peer)).collect::<Result<Vec<_>, _>>()?;
     context.out.result("keys level", &levels, || {
-        let mut table =
-            Table::new(["link to", "to send", "to receive", "spent", "supply", "keys", "state"]);
+        let mut table = Table::new([
+            "link to",
+            "to send",
+            "to receive",
+            "spent",
+            "supply",
+            "keys",
+            "on a stolen disk",
+        ]);
         for level in &levels {
             table.row([
                 level.peer.to_string(),
@@ -156,7 +189,7 @@ fn level(context: &Context) -> Outcome {
                 level.outgoing.spent.to_string(),
                 level.outgoing.rate.to_string(),
                 level.provenance.to_string(),
-                level.quarantine.map_or("good".into(), |reason| format!("quarantine: {reason}")),
+                level.at_rest.to_string(),
             ]);
         }
         table.render()

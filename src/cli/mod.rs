@@ -6,11 +6,13 @@ mod compare;
 mod config;
 mod demo;
 mod deposit;
+mod device;
 mod doctor;
 mod filter;
 mod happy;
 mod index;
 mod kernels;
+mod key_network;
 mod keys;
 mod kme;
 mod manual;
@@ -103,6 +105,9 @@ enum Command {
     /// Look at, verify and mend what is stored
     #[command(subcommand)]
     Store(store::Command),
+    /// Look at, check and measure the machines that run kernels
+    #[command(subcommand)]
+    Device(device::Command),
     /// Measure throughput
     #[command(subcommand)]
     Bench(bench::Command),
@@ -237,6 +242,7 @@ fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Index(command) => index::run(context, &command),
         Command::Keys(command) => keys::run(context, &command),
         Command::Store(command) => store::run(context, &command),
+        Command::Device(command) => device::run(context, &command),
         Command::Bench(command) => bench::run(context, &command),
         Command::Doctor => doctor::run(context),
         Command::Config(command) => config::run(context, &command),

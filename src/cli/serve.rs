@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Context, Error, Outcome, kme};
+use super::{Context, Error, Outcome, key_network, kme};
 use crate::base::Fault;
 use crate::key::expansion::keeper::Keeper;
 use crate::net::Listener;
@@ -33,6 +33,10 @@ pub enum Role {
     Kme,
     /// Keeps in memory, and nowhere else, what stored keys are useless without.
     Keeper,
+    /// Manages the keys of one node of a key network.
+    Kma,
+    /// Plans and orders key relay in a key network.
+    Kms,
 }
 
 /// Runs `dsgd serve` until it is told to stop.
@@ -40,6 +44,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     match arguments.role {
         Role::Kme => return kme::serve(context),
         Role::Keeper => return keep(context),
+        Role::Kma => return key_network::serve_agent(context),
+        Role::Kms => return key_network::serve_server(context),
         Role::Holder | Role::Trusted | Role::User => {}
     }
     let name = arguments.role.to_possible_value();
@@ -66,7 +72,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     Ok(())
 }
 
-fn when_told_to_stop(stop: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+/// Does `stop` when the process is asked to end.
+pub(super) fn when_told_to_stop(stop: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|source| Error::File { path: "signals".into(), source })?;
     std::thread::spawn(move || {

@@ -7,11 +7,15 @@
 
 use std::ops::Range;
 
+use zeroize::Zeroize;
+
 use crate::base::ShareLetter;
+use crate::kernel::otp::{BLOCK_BYTES, Hash};
 use crate::kernel::share as twin;
-use crate::kernel::{align, pairhmm};
+use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::jobs::{self, Jobs};
+use super::table::{Genome, Resident, SeedTable};
 use super::{Error, Queue};
 
 /// Columns of the largest piece.
@@ -26,27 +30,48 @@ pub(super) enum Function {
     Xor,
     /// Columns become sums of the columns that rows of bits name.
     Share,
+    /// Column 0 sealed or opened, with sums for its hash.
+    Otp,
     /// Alignments, one a thread.
     Align,
     /// Penalties of reads on haplotypes, one a thread.
     Pairhmm,
+    /// Reads to be packed, one a thread.
+    Pack,
+    /// Reads on a reference, one a thread.
+    Ungapped,
+    /// Seeds in an index, one a thread.
+    Lookup,
 }
 
-/// The name of every [`Function`], which is that of its entry point and of its file too.
-pub(super) const FUNCTIONS: [&str; 4] = ["xor_pad", "share", "align", "pairhmm"];
+/// The entry point of every [`Function`].
+pub(super) const FUNCTIONS: [&str; 8] =
+    ["xor_pad", "share", "otp", "align", "pairhmm", "pack", "ungapped", "lookup"];
 
 impl Function {
+    /// All of them, in order.
+    pub(super) const ALL: [Function; FUNCTIONS.len()] = [
+        Function::Xor,
+        Function::Share,
+        Function::Otp,
+        Function::Align,
+        Function::Pairhmm,
+        Function::Pack,
+        Function::Ungapped,
+        Function::Lookup,
+    ];
+
     /// Threads that work together on a device's multiprocessor.
     pub(super) fn block(self) -> u32 {
         match self {
-            Function::Xor | Function::Share => 256,
-            Function::Align | Function::Pairhmm => 64,
+            Function::Xor | Function::Share | Function::Otp => 256,
+            _ => 64,
         }
     }
 }
 
 /// One start of a kernel on the memory of a lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Launch {
     /// Which kernel.
     pub(super) function: Function,
@@ -58,6 +83,8 @@ pub(super) struct Launch {
     pub(super) up: usize,
     /// Bytes of the memory that are copied back.
     pub(super) down: Range<usize>,
+    /// What the kernel reads besides the memory.
+    pub(super) table: Option<Resident>,
 }
 
 impl Launch {
@@ -109,6 +136,7 @@ impl Work {
             numbers: [vectors, outputs, rows],
             up: inputs * stride,
             down: 0..outputs as usize * stride,
+            table: None,
         }
     }
 }
@@ -139,6 +167,10 @@ pub(super) trait Lane: Send {
 pub(super) struct Lanes<L> {
     lanes: [L; 2],
     column_bytes: usize,
+    /// The device kernels there are; what others would do is done by the CPU.
+    functions: &'static [Function],
+    /// Lanes that a device has for the sums of a hash, where it cannot have others.
+    hash_lanes: Option<usize>,
 }
 
 /// The columns of a whole job: inputs are `in_place` and `read`, outputs `in_place` and `written`.
@@ -151,7 +183,12 @@ struct Columns<'c, 'a> {
 impl<L: Lane> Lanes<L> {
     /// `lanes` have room for columns of `column_bytes`.
     pub(super) fn new(lanes: [L; 2], column_bytes: usize) -> Self {
-        Self { lanes, column_bytes }
+        Self { lanes, column_bytes, functions: &Function::ALL, hash_lanes: None }
+    }
+
+    /// For a device that has only these kernels and as many lanes for the sums of a hash.
+    pub(super) fn with(self, functions: &'static [Function], hash_lanes: Option<usize>) -> Self {
+        Self { functions, hash_lanes, ..self }
     }
 
     fn run(&mut self, work: Work, mut columns: Columns<'_, '_>) -> Result<(), Error> {
@@ -180,8 +217,44 @@ impl<L: Lane> Lanes<L> {
         Ok(())
     }
 
+    /// Seals or opens a whole message; gives the hash of its ciphertext.
+    fn pad_and_hash(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+        opens: bool,
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        let pad = &pad[..data.len()];
+        let mut powers = Powers::new(key);
+        let mut hash = [0; BLOCK_BYTES];
+        let mut on_their_way = [const { None::<(&mut [u8], Sealing)> }; 2];
+        let mut pieces = data.chunks_mut(self.column_bytes).zip(pad.chunks(self.column_bytes));
+        let mut turn = 0;
+        loop {
+            if let Some((piece, sealing)) = on_their_way[turn].take() {
+                let sums = sealing.finish(&mut self.lanes[turn], piece)?;
+                hash = powers.extend(hash, &sums, sealing.blocks);
+            }
+            match pieces.next() {
+                Some((piece, pad)) => {
+                    let sealing = Sealing::of(piece.len(), self.hash_lanes);
+                    let power = powers.of(sealing.lanes);
+                    sealing.start(&mut self.lanes[turn], opens, [piece, &power, pad])?;
+                    on_their_way[turn] = Some((piece, sealing));
+                }
+                None if on_their_way[1 - turn].is_none() => return Ok(hash),
+                None => {}
+            }
+            turn = 1 - turn;
+        }
+    }
+
     /// Runs all jobs, a launch after the other; those that no launch can hold are done by the CPU.
     fn run_jobs<J: Jobs>(&mut self, jobs: &J) -> Result<Vec<J::Output>, Error> {
+        if !self.functions.contains(&J::FUNCTION) {
+            return Ok((0..jobs.count()).map(|job| jobs.on_cpu(job)).collect());
+        }
         let mut batches = jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4);
         let mut results: Vec<Option<J::Output>> =
             std::iter::repeat_with(|| None).take(jobs.count()).collect();
@@ -259,6 +332,24 @@ impl<L: Lane> Queue for Lanes<L> {
         self.run(Work::Xor, Columns { in_place: &mut [data], read: &[pad], written: &mut [] })
     }
 
+    fn seal(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        self.pad_and_hash(data, pad, key, false)
+    }
+
+    fn open(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        self.pad_and_hash(data, pad, key, true)
+    }
+
     fn align(
         &mut self,
         pairs: &[align::Pair<'_>],
@@ -270,6 +361,22 @@ impl<L: Lane> Queue for Lanes<L> {
     fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
         self.run_jobs(&jobs::pairhmm::Penalties { batch })
     }
+
+    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
+        self.run_jobs(&jobs::pack::Reads { reads })
+    }
+
+    fn ungapped(
+        &mut self,
+        genome: &Genome,
+        laid: &[ungapped::Laid<'_>],
+    ) -> Result<Vec<ungapped::Mismatches>, Error> {
+        self.run_jobs(&jobs::ungapped::Comparisons { genome, laid })
+    }
+
+    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
+        self.run_jobs(&jobs::lookup::Lookups { table, hashes })
+    }
 }
 
 fn half_of(lengths: &[usize]) -> usize {
@@ -277,6 +384,96 @@ fn half_of(lengths: &[usize]) -> usize {
     assert!(lengths.iter().all(|other| *other == length), "shares of one stripe have one length");
     assert!(length.is_multiple_of(2), "a stripe has two halves");
     length / 2
+}
+
+/// How a piece of a message lies in a lane: its blocks, the sums of `lanes` threads, the power of the
+/// key that they use, and the pad: `otp.cu`, `otp.wgsl`.
+#[derive(Clone, Copy)]
+struct Sealing {
+    bytes: usize,
+    blocks: usize,
+    lanes: usize,
+}
+
+impl Sealing {
+    /// Blocks that a thread sums.
+    const BLOCKS_A_LANE: usize = 64;
+
+    fn of(bytes: usize, lanes: Option<usize>) -> Self {
+        let blocks = bytes.div_ceil(BLOCK_BYTES);
+        let lanes = lanes.unwrap_or_else(|| blocks.div_ceil(Self::BLOCKS_A_LANE));
+        Self { bytes, blocks, lanes }
+    }
+
+    fn start<L: Lane>(self, lane: &mut L, opens: bool, columns: [&[u8]; 3]) -> Result<(), Error> {
+        let power_at = (self.blocks + self.lanes) * BLOCK_BYTES;
+        let pad_at = power_at + BLOCK_BYTES;
+        let launch = Launch {
+            function: Function::Otp,
+            threads: self.lanes as u32,
+            numbers: [self.bytes as u32, self.lanes as u32, u32::from(opens)],
+            up: pad_at + self.blocks * BLOCK_BYTES,
+            down: 0..power_at,
+            table: None,
+        };
+        lane.start(&launch, [0, power_at, pad_at].into_iter().zip(columns))
+    }
+
+    /// Waits for the piece; gives the sums.
+    fn finish<L: Lane>(self, lane: &mut L, piece: &mut [u8]) -> Result<Vec<u8>, Error> {
+        let mut sums = vec![0; self.lanes * BLOCK_BYTES];
+        let sums_at = self.blocks * BLOCK_BYTES;
+        lane.finish([(0, piece), (sums_at, &mut sums[..])].into_iter())?;
+        Ok(sums)
+    }
+}
+
+/// Powers of a hash key. The product is that of RFC 8452: the hash of one block under the other.
+struct Powers {
+    key: [u8; BLOCK_BYTES],
+    /// The last one that was asked for.
+    last: (usize, [u8; BLOCK_BYTES]),
+}
+
+impl Powers {
+    fn new(key: &[u8; BLOCK_BYTES]) -> Self {
+        Self { key: *key, last: (1, *key) }
+    }
+
+    fn product(a: &[u8], b: &[u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
+        let mut hash = Hash::new(b);
+        hash.update(a);
+        hash.finish()
+    }
+
+    /// The key to the power `exponent`, which is at least one.
+    fn of(&mut self, exponent: usize) -> [u8; BLOCK_BYTES] {
+        if self.last.0 != exponent {
+            let mut power = self.key;
+            for bit in (0..exponent.ilog2()).rev() {
+                power = Self::product(&power, &power);
+                if exponent >> bit & 1 == 1 {
+                    power = Self::product(&power, &self.key);
+                }
+            }
+            self.last = (exponent, power);
+        }
+        self.last.1
+    }
+
+    /// The hash of a message, from that of its beginning and the sums of the `blocks` that follow.
+    fn extend(&mut self, hash: [u8; BLOCK_BYTES], sums: &[u8], blocks: usize) -> [u8; BLOCK_BYTES] {
+        let raised = Self::product(&hash, &self.of(blocks));
+        let own = Self::product(sums, &self.key);
+        std::array::from_fn(|byte| raised[byte] ^ own[byte])
+    }
+}
+
+impl Drop for Powers {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.last.1.zeroize();
+    }
 }
 
 /// A device in host memory, which does what the kernels do, and only when its results are wanted: so the

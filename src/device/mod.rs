@@ -1,24 +1,27 @@
-//! Machines that run kernels: the CPU, NVIDIA cards, whatever has a Vulkan driver.
+//! Machines that run kernels: the CPU, NVIDIA cards, whatever has a Vulkan driver, FPGA cards.
 //!
 //! Every device gives the same bits as the scalar twins in [`crate::kernel`]: which one is used never
 //! changes a byte of output, only the time. A device that is not there, or that this program was
 //! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
 
 use crate::base::{Fault, Faulty, ShareLetter};
-use crate::kernel::{align, pairhmm};
+use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::{align, pack, pairhmm, ungapped};
 
+pub mod conformance;
 pub mod cpu;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod jobs;
 mod lane;
+pub mod measure;
 mod process;
+pub mod steady;
+pub mod table;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
-
-#[cfg(test)]
-mod conformance;
+mod xrt;
 
 /// A machine that runs kernels.
 pub trait Device: Send + Sync {
@@ -34,6 +37,10 @@ pub trait Device: Send + Sync {
     /// All device memory is taken here, twice four pieces, and wiped when the queue is dropped.
     /// Longer inputs go in pieces; a device that cannot hold that much takes smaller ones.
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error>;
+
+    /// Copies a table to the device: the words of all parts after each other. It stays there until
+    /// the last [`Resident`] is dropped, and is used by queues of this device only.
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
 }
 
 /// Work on one device: one method per kernel, over host memory, done when the method returns.
@@ -41,7 +48,8 @@ pub trait Device: Send + Sync {
 /// After an error the slices that were to be written hold anything.
 ///
 /// # Panics
-/// All methods, on shapes or letters that the twin of the same name refuses.
+/// All methods, on shapes, letters or hashes that the twin of the same name refuses, and on a table that
+/// another device made.
 pub trait Queue: Send {
     /// Splits a secret in place into share A and gives share B ([`crate::kernel::share::split`]).
     fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error>;
@@ -65,6 +73,23 @@ pub trait Queue: Send {
     /// `data ^= pad` ([`crate::kernel::otp::xor`]).
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
 
+    /// Seals `data` by a pad and gives the hash of the ciphertext ([`crate::kernel::otp::Hash::seal`]).
+    fn seal(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error>;
+
+    /// Opens what was sealed, and gives the same hash ([`crate::kernel::otp::Hash::open`]). Whether it
+    /// is the right one must be known before anything else sees the data.
+    fn open(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error>;
+
     /// Aligns every query to its target, in order ([`crate::kernel::align::scalar`]).
     fn align(
         &mut self,
@@ -74,6 +99,19 @@ pub trait Queue: Send {
 
     /// The penalty of every job, in order ([`crate::kernel::pairhmm::Batch::scalar`]).
     fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error>;
+
+    /// Packs every read, in order ([`crate::kernel::pack::scalar`]).
+    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error>;
+
+    /// Marks where every read differs, in order ([`crate::kernel::ungapped::scalar`]).
+    fn ungapped(
+        &mut self,
+        genome: &Genome,
+        laid: &[ungapped::Laid<'_>],
+    ) -> Result<Vec<ungapped::Mismatches>, Error>;
+
+    /// The first entry of every seed and their number, in order ([`crate::kernel::lookup::scalar`]).
+    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;
 }
 
 /// How a device is opened.
@@ -83,9 +121,12 @@ pub type Open = fn() -> Result<Box<dyn Device>, Error>;
 pub const BACKENDS: &[(&str, Open)] = &[
     ("fpga-sim", process::open_fpga_sim),
     ("cpu", cpu::open),
+    ("xrt", xrt::open),
     ("wgpu", open_wgpu),
     ("cuda", open_cuda),
 ];
+
+use table::{Genome, Resident, SeedTable};
 
 #[cfg(feature = "cuda")]
 use cuda::open as open_cuda;
@@ -131,6 +172,14 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// The device has not as much memory.
+    #[error("device '{device}' has not the memory for pieces of {piece_bytes} bytes")]
+    NoMemory {
+        /// Its name in [`BACKENDS`].
+        device: &'static str,
+        /// What was asked for.
+        piece_bytes: usize,
+    },
     /// The device was there and failed.
     #[error("device '{device}' failed to {step}")]
     Failed {
@@ -162,7 +211,7 @@ impl Faulty for Error {
         match self {
             Error::Unknown { .. } => Fault::Config,
             Error::Absent { .. } => Fault::Unavailable,
-            Error::Failed { .. } => Fault::System,
+            Error::NoMemory { .. } | Error::Failed { .. } => Fault::System,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A launch goes to the program as eight words of 32 bits (which kernel, its threads, its three
 //! numbers, the first byte of the results, how many there are, the number of bytes of the inputs),
-//! then the inputs; back come the results. The program stays for many launches and ends when its
+//! then the inputs; back come the results. Before a launch that needs another table than the last one
+//! goes the table, with the kernel's number all ones. The program stays for many launches and ends when its
 //! input does.
 //!
 //! The backend `fpga-sim` runs the C simulation of `hls/`, which `make -C hls/sim` builds, when the
@@ -12,11 +13,15 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
-use super::lane::{COLUMNS, Lane, Lanes, Launch, stride};
+use super::lane::{COLUMNS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
+use super::table::Resident;
 use super::{Device, Error, Queue};
 
 const NAME: &str = "fpga-sim";
+/// Stands for the kernel before a table.
+const TABLE: u32 = u32::MAX;
 /// Names the program that simulates the card.
 const PROGRAM: &str = "DSGD_FPGA_SIM";
 
@@ -24,22 +29,38 @@ const PROGRAM: &str = "DSGD_FPGA_SIM";
 pub(super) struct Simulated {
     name: &'static str,
     program: PathBuf,
+    functions: &'static [Function],
+    hash_lanes: Option<usize>,
 }
+
+/// The kernels that `hls/` has.
+pub(super) const HLS_FUNCTIONS: &[Function] =
+    &[Function::Xor, Function::Share, Function::Otp, Function::Align, Function::Pairhmm];
 
 /// Opens the simulated card.
 pub(super) fn open_fpga_sim() -> Result<Box<dyn Device>, Error> {
     let program = std::env::var_os(PROGRAM)
         .ok_or_else(|| Error::absent(NAME, format!("{PROGRAM} names no program")))?;
-    Ok(Box::new(Simulated::new(NAME, Path::new(&program))?))
+    Ok(Box::new(Simulated::new(NAME, Path::new(&program), HLS_FUNCTIONS)?))
 }
 
 impl Simulated {
-    /// The device that `program` simulates.
-    pub(super) fn new(name: &'static str, program: &Path) -> Result<Self, Error> {
+    /// The device that `program` simulates, which has these kernels.
+    pub(super) fn new(
+        name: &'static str,
+        program: &Path,
+        functions: &'static [Function],
+    ) -> Result<Self, Error> {
         if program.is_file() {
-            return Ok(Self { name, program: program.into() });
+            return Ok(Self { name, program: program.into(), functions, hash_lanes: None });
         }
         Err(Error::absent(name, format!("there is no program {}", program.display())))
+    }
+
+    /// This device with a fixed number of lanes for the sums of a hash.
+    #[cfg(test)]
+    pub(super) fn with_hash_lanes(self, lanes: usize) -> Self {
+        Self { hash_lanes: Some(lanes), ..self }
     }
 }
 
@@ -53,9 +74,15 @@ impl Device for Simulated {
     }
 
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
-        let column_bytes = stride(piece_bytes.clamp(1, 64 << 20));
+        let least = self.hash_lanes.map_or(1, |lanes| lanes * VECTOR_BYTES);
+        let column_bytes = stride(piece_bytes.clamp(least, 64 << 20));
         let lane = || ProcessLane::new(self, COLUMNS * column_bytes);
-        Ok(Box::new(Lanes::new([lane()?, lane()?], column_bytes)))
+        let lanes = Lanes::new([lane()?, lane()?], column_bytes);
+        Ok(Box::new(lanes.with(self.functions, self.hash_lanes)))
+    }
+
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        Ok(Arc::new(parts.concat()))
     }
 }
 
@@ -67,6 +94,8 @@ struct ProcessLane {
     from: ChildStdout,
     memory: Vec<u8>,
     results: Vec<u8>,
+    /// The table that the program has.
+    table: Option<Resident>,
 }
 
 impl ProcessLane {
@@ -81,10 +110,19 @@ impl ProcessLane {
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (to, from) = pipes.expect("both pipes were asked for");
         let memory = vec![0; memory_bytes];
-        Ok(Self { name: device.name, child, to, from, memory, results: Vec::new() })
+        Ok(Self { name: device.name, child, to, from, memory, results: Vec::new(), table: None })
     }
 
     fn send(&mut self, launch: &Launch) -> std::io::Result<()> {
+        if let Some(table) = &launch.table
+            && !self.table.as_ref().is_some_and(|known| Arc::ptr_eq(known, table))
+        {
+            let words: &Vec<u32> = table.downcast_ref().expect("a table of this device");
+            let head = [TABLE, 0, 0, 0, 0, 0, 0, 4 * words.len() as u32];
+            self.to.write_all(bytemuck::cast_slice(&head))?;
+            self.to.write_all(bytemuck::cast_slice(words))?;
+            self.table = Some(Arc::clone(table));
+        }
         let [first, second, third] = launch.numbers;
         let (from, count) = (launch.down.start as u32, launch.down.len() as u32);
         let kernel = launch.function as u32;

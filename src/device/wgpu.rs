@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use wgpu::{BufferUsages, MapMode, PollType};
 
 use super::lane::{COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
+use super::table::Resident;
 use super::{Device, Error, Queue};
 
 const NAME: &str = "wgpu";
@@ -24,7 +25,7 @@ struct Gpu {
     /// In the order of [`FUNCTIONS`].
     pipelines: [wgpu::ComputePipeline; FUNCTIONS.len()],
     /// The first complaint since it was last asked for.
-    complaint: Arc<Mutex<Option<String>>>,
+    complaint: Arc<Mutex<Option<wgpu::Error>>>,
 }
 
 /// Opens the fastest device that a Vulkan driver offers.
@@ -49,13 +50,14 @@ impl Gpu {
         let complaint = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&complaint);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            keep.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+            keep.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }));
         let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: None,
             entries: &[
                 binding(0, wgpu::BufferBindingType::Storage { read_only: false }),
                 binding(1, wgpu::BufferBindingType::Uniform),
+                binding(2, wgpu::BufferBindingType::Storage { read_only: true }),
             ],
         });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -76,19 +78,39 @@ impl Gpu {
         let pipelines = [
             pipeline(wgpu::include_wgsl!("../../shaders/xor.wgsl")),
             pipeline(wgpu::include_wgsl!("../../shaders/share.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/otp.wgsl")),
             pipeline(wgpu::include_wgsl!("../../shaders/align.wgsl")),
             pipeline(wgpu::include_wgsl!("../../shaders/pairhmm.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/pack.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/ungapped.wgsl")),
+            pipeline(wgpu::include_wgsl!("../../shaders/lookup.wgsl")),
         ];
         let gpu = Self { model, device, queue, bindings, pipelines, complaint };
         gpu.complaint("compile its kernels")?;
         Ok(gpu)
     }
 
+    /// The buffers of one launch: memory, plan and table.
+    fn bind(&self, buffers: [&wgpu::Buffer; 3]) -> wgpu::BindGroup {
+        let entry = |binding: usize| wgpu::BindGroupEntry {
+            binding: binding as u32,
+            resource: buffers[binding].as_entire_binding(),
+        };
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.bindings,
+            entries: &[0, 1, 2].map(entry),
+        })
+    }
+
     /// Whether the driver complained since the last call.
     fn complaint(&self, step: &'static str) -> Result<(), Error> {
         match self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
-            Some(reason) => Err(Error::failed(NAME, step)(reason)),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::NoMemory { device: NAME, piece_bytes: 0 })
+            }
+            Some(reason) => Err(Error::failed(NAME, step)(reason.to_string())),
         }
     }
 }
@@ -118,8 +140,39 @@ impl Device for Arc<Gpu> {
             .min(groups * Function::Share.block() as usize * VECTOR_BYTES);
         let column_bytes =
             stride(piece_bytes.clamp(1, most)).min(most / VECTOR_BYTES * VECTOR_BYTES);
-        let lanes = [GpuLane::new(self, column_bytes)?, GpuLane::new(self, column_bytes)?];
+        let lane = || match GpuLane::new(self, column_bytes) {
+            Err(Error::NoMemory { device, .. }) => Err(Error::NoMemory { device, piece_bytes }),
+            lane => lane,
+        };
+        let lanes = [lane()?, lane()?];
         Ok(Box::new(Lanes::new(lanes, column_bytes)))
+    }
+
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        let bytes = 4 * parts.iter().map(|part| part.len()).sum::<usize>().max(1);
+        let limit = self.device.limits().max_storage_buffer_binding_size;
+        if bytes as u64 > limit {
+            let reason = format!("{bytes} bytes are more than a binding can have, {limit}");
+            return Err(Error::failed(NAME, "take a table")(reason));
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes as u64,
+            usage: BufferUsages::STORAGE,
+            mapped_at_creation: true,
+        });
+        let mut mapped =
+            buffer.get_mapped_range_mut(..).map_err(Error::failed(NAME, "take a table"))?;
+        let mut at = 0;
+        for part in parts {
+            let part: &[u8] = bytemuck::cast_slice(part);
+            mapped.slice(at..at + part.len()).copy_from_slice(part);
+            at += part.len();
+        }
+        drop(mapped);
+        buffer.unmap();
+        self.complaint("take a table")?;
+        Ok(Arc::new(buffer))
     }
 }
 
@@ -131,6 +184,7 @@ struct GpuLane {
     memory: wgpu::Buffer,
     plan: wgpu::Buffer,
     download: wgpu::Buffer,
+    /// Of kernels that read no table, which see a few zeros instead.
     bound: wgpu::BindGroup,
     running: Option<Running>,
 }
@@ -160,14 +214,8 @@ impl GpuLane {
         let memory = buffer(bytes, BufferUsages::STORAGE | both);
         let plan = buffer(PLAN_BYTES, BufferUsages::UNIFORM | BufferUsages::COPY_DST);
         let download = buffer(bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST);
-        let bound = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &gpu.bindings,
-            entries: &[
-                wgpu::BindGroupEntry { binding: 0, resource: memory.as_entire_binding() },
-                wgpu::BindGroupEntry { binding: 1, resource: plan.as_entire_binding() },
-            ],
-        });
+        let zeros = buffer(PLAN_BYTES, BufferUsages::STORAGE);
+        let bound = gpu.bind([&memory, &plan, &zeros]);
         gpu.complaint("take memory")?;
         Ok(Self { gpu: Arc::clone(gpu), upload, memory, plan, download, bound, running: None })
     }
@@ -202,7 +250,11 @@ impl Lane for GpuLane {
         );
         let mut pass = encoder.begin_compute_pass(&Default::default());
         pass.set_pipeline(&self.gpu.pipelines[launch.function as usize]);
-        pass.set_bind_group(0, &self.bound, &[]);
+        let bound = launch.table.as_ref().map(|table| {
+            let table = table.downcast_ref().expect("a table of this device");
+            self.gpu.bind([&self.memory, &self.plan, table])
+        });
+        pass.set_bind_group(0, bound.as_ref().unwrap_or(&self.bound), &[]);
         pass.dispatch_workgroups(launch.threads.div_ceil(launch.function.block()), 1, 1);
         drop(pass);
         let (from, down) = (launch.down.start as u64, launch.down.len() as u64);

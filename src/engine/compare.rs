@@ -8,14 +8,18 @@
 //! Source: Cleary et al. 2015, "Comparing variant call files for performance benchmarking"
 //! (the dynamic programming of RTG vcfeval).
 
+mod calibration;
+#[cfg(test)]
+mod peer;
+mod phase;
 mod sweep;
-
-use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::metrics::VariantMetrics;
 use crate::genome::{Reference, Regions, Variant};
+pub use calibration::{Bin, Calibration};
+pub use phase::Phase;
 use sweep::Sweep;
 
 /// Counts of one class of variants and what follows from them.
@@ -48,6 +52,11 @@ pub struct Score {
 }
 
 impl Score {
+    /// Whether neither truth nor calls have such records in the regions.
+    pub fn is_empty(&self) -> bool {
+        self.found + self.missed + self.true_calls + self.false_calls == 0
+    }
+
     fn finish(&mut self) {
         let share = |part: u64, rest: u64| {
             if part + rest == 0 { 1.0 } else { part as f64 / (part + rest) as f64 }
@@ -107,6 +116,23 @@ pub struct Disagreement {
     pub genotype_error: bool,
 }
 
+/// Indels of some lengths.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LengthClass {
+    /// `1-5`, `6-15`, `16-50` or `51+` bases.
+    pub bases: &'static str,
+    /// All of them.
+    pub all: Score,
+    /// Those whose longest change makes the sequence longer.
+    pub insertions: Score,
+    /// Those whose longest change makes it shorter.
+    pub deletions: Score,
+}
+
+/// The classes and the longest change of each.
+const LENGTH_CLASSES: [(&str, u32); 4] =
+    [("1-5", 5), ("6-15", 15), ("16-50", 50), ("51+", u32::MAX)];
+
 /// What came of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Comparison {
@@ -114,10 +140,14 @@ pub struct Comparison {
     pub snp: Score,
     /// Insertions and deletions of any length.
     pub indel: Score,
-    /// Indels by the longest change of length: `1-5`, `6-15`, `16-50`, `51+`.
-    pub indel_by_length: BTreeMap<String, Score>,
+    /// Indels by the longest change of length, shortest first.
+    pub indel_by_length: Vec<LengthClass>,
     /// Indels of one base's kind inside a run of that base, six or longer in the reference.
     pub homopolymer: Score,
+    /// Whether calls that the reads tie together are tied rightly.
+    pub phase: Phase,
+    /// Whether the qualities of the calls are true.
+    pub calibration: Calibration,
     /// Every record that does not agree, by position.
     pub disagreements: Vec<Disagreement>,
 }
@@ -126,7 +156,7 @@ pub struct Comparison {
 ///
 /// Both sets are in any order. Records that failed a filter, or whose genotype is missing or all
 /// reference, count as not called. Records outside the regions help to match but do not count.
-/// Phase is ignored. `ploidy` is 1 or 2; a genotype with fewer alleles stands for all copies.
+/// Phase does not count, but is compared apart. `ploidy` is 1 or 2; a genotype with fewer alleles stands for all copies.
 pub fn compare(
     reference: &Reference,
     truth: &[Variant],
@@ -134,10 +164,11 @@ pub fn compare(
     regions: &Regions,
     ploidy: u8,
 ) -> Comparison {
-    let mut comparison = Comparison::default();
-    for class in ["1-5", "6-15", "16-50", "51+"] {
-        comparison.indel_by_length.insert(class.to_owned(), Score::default());
-    }
+    let classes = LENGTH_CLASSES.map(|(bases, _)| {
+        let [all, insertions, deletions] = [Score::default(); 3];
+        LengthClass { bases, all, insertions, deletions }
+    });
+    let mut comparison = Comparison { indel_by_length: classes.to_vec(), ..Comparison::default() };
     for (index, contig) in reference.contigs.iter().enumerate() {
         let mut records = Vec::new();
         for (set, from_truth) in [(truth, true), (calls, false)] {
@@ -148,12 +179,16 @@ pub fn compare(
         }
         records.sort_by_key(|record| (record.start, record.end, !record.from_truth));
         let matched = Sweep::new(&contig.bases, &records).run();
+        comparison.phase.add(&records);
         tally(&contig.name, &contig.bases, &records, &matched, &mut comparison);
     }
     comparison.snp.finish();
     comparison.indel.finish();
     comparison.homopolymer.finish();
-    comparison.indel_by_length.values_mut().for_each(Score::finish);
+    for class in &mut comparison.indel_by_length {
+        let scores = [&mut class.all, &mut class.insertions, &mut class.deletions];
+        scores.into_iter().for_each(Score::finish);
+    }
     comparison
 }
 
@@ -193,10 +228,11 @@ impl<'a> Record<'a> {
         Some(Self { variant, from_truth, counted, start, end, edits })
     }
 
-    /// Longest change of length; 0 for substitutions.
-    fn length_change(&self) -> u32 {
-        let change = |edit: &(u32, u32, Vec<u8>)| (edit.1 - edit.0).abs_diff(edit.2.len() as u32);
-        self.edits.iter().flatten().map(change).max().unwrap_or(0)
+    /// Longest change of length, positive for insertions; 0 for substitutions.
+    fn length_change(&self) -> i64 {
+        let change = |edit: &(u32, u32, Vec<u8>)| edit.2.len() as i64 - i64::from(edit.1 - edit.0);
+        let changes = self.edits.iter().flatten().map(change);
+        changes.max_by_key(|change| change.unsigned_abs()).unwrap_or(0)
     }
 
     fn meets(&self, other: &Self) -> bool {
@@ -260,17 +296,18 @@ fn tally(
 ) {
     for (index, record) in records.iter().enumerate() {
         let error = if matched[index] { None } else { error_kind(records, matched, index) };
-        let class = match record.length_change() {
-            0 => None,
-            1..=5 => Some("1-5"),
-            6..=15 => Some("6-15"),
-            16..=50 => Some("16-50"),
-            _ => Some("51+"),
-        };
-        let total = if class.is_some() { &mut comparison.indel } else { &mut comparison.snp };
+        comparison.calibration.add(record, matched[index], error);
+        let change = record.length_change();
+        let total = if change == 0 { &mut comparison.snp } else { &mut comparison.indel };
         total.count(record, matched[index], error);
-        if let Some(score) = class.and_then(|class| comparison.indel_by_length.get_mut(class)) {
-            score.count(record, matched[index], error);
+        let length = u32::try_from(change.unsigned_abs()).unwrap_or(u32::MAX);
+        let class = LENGTH_CLASSES.iter().position(|class| length <= class.1);
+        let class = class.filter(|_| change != 0);
+        if let Some(class) = class.and_then(|class| comparison.indel_by_length.get_mut(class)) {
+            let way = if change > 0 { &mut class.insertions } else { &mut class.deletions };
+            for score in [&mut class.all, way] {
+                score.count(record, matched[index], error);
+            }
         }
         if record.is_in_homopolymer(bases) {
             comparison.homopolymer.count(record, matched[index], error);
@@ -372,7 +409,7 @@ mod tests {
         let calls = [variant(15, "TT", "T", &[1, 1]), variant(31, "TAT", "T", &[1, 0])];
         let comparison = run(GENOME, &truth, &calls);
         assert_eq!(counts(&comparison.indel), [2, 0, 2, 0, 0]);
-        assert_eq!(counts(&comparison.indel_by_length["1-5"]), [2, 0, 2, 0, 0]);
+        assert_eq!(counts(&comparison.indel_by_length[0].all), [2, 0, 2, 0, 0]);
         // The run of T, not the repeat of TA.
         assert_eq!(counts(&comparison.homopolymer), [1, 0, 1, 0, 0]);
     }
@@ -461,6 +498,74 @@ mod tests {
             proptest::prop_assert_eq!(comparison.snp.missed + comparison.indel.missed, 0);
             proptest::prop_assert_eq!(comparison.snp.false_calls + comparison.indel.false_calls, 0);
         }
+    }
+
+    #[test]
+    fn indels_are_told_apart_by_length_and_way() {
+        let long = format!("C{}", "GATTACA".repeat(3));
+        let truth = [variant(9, "G", &long, &[0, 1]), variant(20, "CACCGATA", "C", &[1, 1])];
+        let truth = truth.map(|mut site| {
+            site.reference =
+                GENOME.as_bytes()[site.position as usize..][..site.reference.len()].to_vec();
+            site
+        });
+        let classes = run(GENOME, &truth, &[]).indel_by_length;
+        let missed = |score: &Score| score.missed;
+        let names: Vec<&str> = classes.iter().map(|class| class.bases).collect();
+        assert_eq!(names, ["1-5", "6-15", "16-50", "51+"]);
+        assert_eq!(classes.iter().map(|class| missed(&class.all)).sum::<u64>(), 2);
+        assert_eq!((missed(&classes[1].deletions), missed(&classes[1].insertions)), (1, 0));
+        assert_eq!((missed(&classes[2].deletions), missed(&classes[2].insertions)), (0, 1));
+    }
+
+    #[test]
+    fn a_switch_is_one_only_where_the_truth_is_phased() {
+        let site = |position, from: &str, to: &str, genotype: [u8; 2], phase_set| Variant {
+            phase_set,
+            ..variant(position, from, to, &genotype)
+        };
+        let called = [
+            site(4, "T", "C", [0, 1], Some(5)),
+            site(8, "A", "C", [1, 0], Some(5)),
+            site(20, "C", "G", [1, 0], Some(5)),
+            site(40, "T", "C", [0, 1], None),
+        ];
+        let truth = |sets: [Option<u32>; 4]| {
+            let genotypes = [[0, 1], [0, 1], [0, 1], [1, 0]];
+            let mut truth = called.clone();
+            for ((site, genotype), set) in truth.iter_mut().zip(genotypes).zip(sets) {
+                (site.genotype, site.phase_set) = (genotype.to_vec(), set);
+            }
+            truth
+        };
+        let phase = |sets| run(GENOME, &truth(sets), &called).phase;
+        let counts = |phase: Phase| (phase.heterozygous, phase.phased, phase.pairs, phase.switches);
+        assert_eq!(counts(phase([Some(0); 4])), (4, 3, 2, 1));
+        assert_eq!(counts(phase([None; 4])), (4, 3, 0, 0));
+        // Of two sets of the truth, nothing is known from the one to the other.
+        assert_eq!(counts(phase([Some(1), Some(2), Some(2), None])), (4, 3, 1, 0));
+    }
+
+    #[test]
+    fn errors_fall_into_the_bins_of_their_qualities() {
+        let call = |position, from: &str, to: &str, genotype: &[u8], quality, genotype_quality| {
+            Variant { quality, genotype_quality, ..variant(position, from, to, genotype) }
+        };
+        let truth = [variant(4, "T", "C", &[0, 1]), variant(8, "A", "C", &[0, 1])];
+        let calls = [
+            call(4, "T", "C", &[0, 1], 50.0, 25),
+            call(8, "A", "C", &[1, 1], 70.0, 10),
+            call(20, "C", "G", &[0, 1], 10.0, 10),
+        ];
+        let calibration = run(GENOME, &truth, &calls).calibration;
+        let of = |bins: &[Bin]| -> Vec<(u32, u64, u64)> {
+            let filled = bins.iter().filter(|bin| bin.calls > 0);
+            filled.map(|bin| (bin.from, bin.calls, bin.wrong)).collect()
+        };
+        assert_eq!(of(&calibration.quality), [(10, 1, 1), (40, 1, 0), (60, 1, 0)]);
+        assert_eq!(of(&calibration.genotype_quality), [(10, 1, 1), (20, 1, 0)]);
+        assert!((calibration.quality[3].expected - 0.1).abs() < 1e-6);
+        assert!(calibration.csv().contains("\nQUAL,10,1,1,0.10,0.0\n"), "{}", calibration.csv());
     }
 
     #[test]

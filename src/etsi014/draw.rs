@@ -101,7 +101,7 @@ pub fn fetch(
     if drawing.version != VERSION {
         return unfit("the version of the drawing is not known here");
     }
-    let sound = drawing.bits % 8 == 0
+    let sound = drawing.bits.is_multiple_of(8)
         && (KEY_BYTES_MIN..=ANSWER_BYTES).contains(&(drawing.bits / 8))
         && drawing.keys.len() as u64 == key_count(&drawing.pad, drawing.bits);
     if !sound {

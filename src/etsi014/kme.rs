@@ -230,7 +230,7 @@ impl Kme {
         };
         let number = within("number", request.number.unwrap_or(1), 1, settings.keys_per_request)?;
         let size = request.size.unwrap_or(settings.key_bits);
-        if size % 8 != 0 {
+        if !size.is_multiple_of(8) {
             return Err(Refusal::bad(text::SIZE));
         }
         let bits = within("size", size, settings.key_bits_min, settings.key_bits_max)?;

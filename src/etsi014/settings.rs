@@ -108,7 +108,7 @@ impl KmeSettings {
     pub fn check(&self) -> Result<(), Error> {
         let refused = |what| Err(Error::Settings { what });
         let sizes = [self.key_bits_min, self.key_bits, self.key_bits_max];
-        if sizes.iter().any(|bits| bits % 8 != 0 || *bits == 0) || !sizes.is_sorted() {
+        if sizes.iter().any(|bits| !bits.is_multiple_of(8) || *bits == 0) || !sizes.is_sorted() {
             return refused(
                 "key-bits-min, key-bits and key-bits-max must be multiples of 8 that do not fall",
             );

@@ -4,22 +4,30 @@
 
 pub mod align;
 pub mod chacha20;
+pub mod extend;
 pub mod keystream;
+pub mod lookup;
 pub mod otp;
+pub mod pack;
 pub mod pairhmm;
 pub mod share;
+pub mod ungapped;
 
 /// Every kernel, with the forms that exist of it besides the scalar twin.
 ///
 /// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
 /// the files of `otp`.
 pub const KERNELS: &[(&str, &[Form])] = &[
-    ("align", &[Form::Simd, Form::Cuda, Form::Wgsl]),
+    ("align", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("chacha20", &[Form::Simd]),
+    ("extend", &[Form::Simd]),
     ("keystream", &[Form::Simd]),
-    ("otp", &[Form::Simd]),
-    ("pairhmm", &[Form::Cuda, Form::Wgsl]),
+    ("lookup", &[Form::Simd, Form::Cuda, Form::Wgsl]),
+    ("otp", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("pack", &[Form::Simd, Form::Cuda, Form::Wgsl]),
+    ("pairhmm", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("share", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
+    ("ungapped", &[Form::Simd, Form::Cuda, Form::Wgsl]),
     ("xor", &[Form::Cuda, Form::Wgsl, Form::Hls]),
 ];
 

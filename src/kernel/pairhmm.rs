@@ -73,6 +73,13 @@ impl BasePenalties {
         self.agree.iter().copied().zip(self.differ.iter().copied())
     }
 
+    /// Penalties of an agreeing and a differing base of one quality.
+    #[inline]
+    pub fn pair(&self, quality: u8) -> [i16; 2] {
+        let quality = usize::from(quality.min(QUALITY_MAX));
+        [self.agree[quality], self.differ[quality]]
+    }
+
     /// Penalty of reading `base` with `quality` from a haplotype that has `from`.
     #[inline]
     pub fn of(&self, base: u8, quality: u8, from: u8) -> i32 {

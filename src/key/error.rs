@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::{ByteCount, Fault, Faulty, SiteId};
 
-use super::{KeyRange, LEASE_BYTES_MAX, StreamId};
+use super::{Class, KeyRange, LEASE_BYTES_MAX, StreamId};
 
 /// Why keys could not be had. No variant holds a byte of key.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,14 @@ pub enum Error {
         /// Which health test.
         test: &'static str,
     },
+    /// The random numbers are weaker than the site's settings want them.
+    #[error("random numbers from {origin} are weaker than {least}, which 'random-class' wants")]
+    TooWeak {
+        /// What is known about them.
+        origin: String,
+        /// The weakest that may be used.
+        least: Class,
+    },
     /// The wish for a random source is not understood.
     #[error(
         "'{text}' is not a random source; there are 'os', 'generator', 'device:/path' and 'key-stream'"
@@ -205,6 +213,7 @@ impl Faulty for Error {
             Error::UnknownRandom { .. } | Error::Link { .. } => Fault::Config,
             Error::Ledger { .. } => Fault::Disk,
             Error::LedgerDamaged { .. } => Fault::Integrity,
+            Error::TooWeak { .. } => Fault::Refused,
             Error::Keeper { .. } => Fault::Unavailable,
             Error::Lost { .. } => Fault::Integrity,
             Error::Pad { .. } | Error::Pool { .. } => Fault::Data,
@@ -232,9 +241,10 @@ impl Faulty for Error {
             Error::Keeper { source: Some(_), .. } => {
                 Some("start it, before keys are imported: dsgd serve keeper".into())
             }
-            Error::Lost { .. } => {
-                Some("declare the keys below the end of the loss as lost, at both ends".into())
-            }
+            Error::Lost { .. } => Some(
+                "give up the keys below the end of the loss at both ends: 'dsgd keys retire'"
+                    .into(),
+            ),
             _ => None,
         }
     }

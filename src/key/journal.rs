@@ -338,13 +338,15 @@ pub(crate) struct Turn {
 fn sweep(path: &Path, label: &str, stream: &StreamId, source: &dyn KeySource) {
     let mark = MarkFile::open(path).map_err(LoadError::from);
     let Ok(mark) = mark.and_then(|mut file| mark::load(&mut file, label)) else { return };
-    let held =
-        |range: &KeyRange| mark.greetings().iter().any(|keys| range_at(keys.start).overlaps(range));
+    let held: Vec<_> = mark.greetings().iter().map(|keys| range_at(keys.start)).collect();
+    let is_held = |range: &KeyRange| held.iter().any(|keys| keys.overlaps(range));
     for record in ledger::read(path).unwrap_or_default() {
-        if !held(&record.range) && source.sweep(stream, record.range).is_err() {
-            break;
+        if !is_held(&record.range) && source.sweep(stream, record.range).is_err() {
+            return;
         }
     }
+    // The room is given back another time, if not now.
+    let _ = source.retire(stream, mark.position(), &held);
 }
 
 /// The medium, and the lock on its file, given up on drop.

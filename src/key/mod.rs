@@ -46,7 +46,7 @@ pub use follower::Follower;
 pub use greet::{CONTROL_FLOOR_BYTES, Greeting};
 pub use lease::KeyLease;
 pub use pool::Pool;
-pub use provenance::{Class, Kind, Provenance, Source};
+pub use provenance::{AtRest, Class, Kind, Provenance, Source};
 pub use random::{RandomSettings, RandomSource};
 pub use sender::Sender;
 pub use sim::SimulatedLink;

@@ -14,7 +14,9 @@ use super::expansion::{self, Body, Seeds};
 use super::journal::link_folder;
 use super::pad::{self, Pad, PadHeader};
 use super::source::Opening;
-use super::{Class, Error, KeyLease, KeyRange, KeySource, Kind, Provenance, Source, StreamId};
+use super::{
+    AtRest, Class, Error, KeyLease, KeyRange, KeySource, Kind, Provenance, Source, StreamId,
+};
 
 /// The name of this kind of link in the configuration.
 pub const KIND: &str = "preshared";
@@ -142,6 +144,11 @@ impl Drop for PresharedLink {
 impl KeySource for PresharedLink {
     fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    fn at_rest(&self) -> AtRest {
+        let expanded = self.pads.iter().all(|pad| pad.header.expansion.is_some());
+        if expanded && !self.pads.is_empty() { AtRest::Computational } else { AtRest::Exposed }
     }
 
     fn rate(&self) -> BitRate {

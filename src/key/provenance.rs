@@ -74,6 +74,19 @@ display_kebab!(Source {
     Simulated => "simulated",
 });
 
+/// What unused keys are to somebody who takes the disk they lie on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtRest {
+    /// They lie there as they are, or what they are made of does.
+    Exposed,
+    /// Useless without seeds that were only in memory, as far as AES-256 holds
+    /// ([`expansion`](super::expansion)).
+    Computational,
+}
+
+display_kebab!(AtRest { Exposed => "exposed", Computational => "computational" });
+
 /// What is known about the origin of key or random bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

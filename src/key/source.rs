@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{BitRate, Clock, SiteId};
 
 use super::chunks::LeaseChunks;
-use super::{Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
+use super::{AtRest, Error, KeyLease, KeyRange, Provenance, StreamId, pool, preshared, sim};
 
 /// A link in a site's configuration: `[[key]] peer = "lsa" kind = "sim" file = "link.json"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,11 @@ pub trait KeySource: Send {
     /// What is known about the bytes.
     fn provenance(&self) -> &Provenance;
 
+    /// What its unused keys are to somebody who takes this site's disk.
+    fn at_rest(&self) -> AtRest {
+        AtRest::Exposed
+    }
+
     /// What arrives in each direction.
     fn rate(&self) -> BitRate;
 
@@ -74,6 +79,12 @@ pub trait KeySource: Send {
 
     /// Destroys the bytes at `range` where the source keeps them. Nothing may need them again.
     fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error>;
+
+    /// Gives back the room of keys that lie wholly below `mark` and in none of the ranges that are `held`.
+    /// No session is open.
+    fn retire(&self, _: &StreamId, _mark: u64, _held: &[KeyRange]) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Destroys the bytes at `range`, which a session that crashed may have left.
     fn sweep(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {

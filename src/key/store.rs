@@ -11,10 +11,12 @@ use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use super::chunks::LeaseChunks;
 use super::journal::{Journal, link_folder, record_path};
 use super::ledger::{self, Record, Role};
-use super::pad::PadHeader;
+use super::pool::{self, Pool};
 use super::preshared;
 use super::source::{self, Opening, from_position, streams};
-use super::{Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId};
+use super::{
+    AtRest, Error, Follower, KeyRange, KeySource, LinkSettings, Provenance, Sender, StreamId,
+};
 
 /// The key links of one site. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -42,6 +44,15 @@ pub struct LinkLevel {
     pub provenance: Provenance,
     /// Why the link is not to be used, if it is not.
     pub quarantine: Option<&'static str>,
+    /// What they are to somebody who takes this site's disk.
+    pub at_rest: AtRest,
+}
+
+impl LinkLevel {
+    /// What the keys protect against whom, in a line: for receipts.
+    pub fn protection(&self) -> String {
+        format!("{}; {} on a stolen disk", self.provenance, self.at_rest)
+    }
 }
 
 /// How much key one direction of a link has.
@@ -110,7 +121,10 @@ impl KeyStore {
                 mark => mark?.position(),
             };
             let remaining = from_position(&source.ready(stream)?, mark);
-            let spent = self.ledger(peer, role)?.iter().map(|record| record.range.bytes()).sum();
+            let spent = match self.ledger(peer, role) {
+                Err(Error::LedgerDamaged { .. }) => 0,
+                ledger => ledger?.iter().map(|record| record.range.bytes()).sum(),
+            };
             Ok::<_, Error>(StreamLevel {
                 remaining: ByteCount(remaining.iter().map(KeyRange::bytes).sum()),
                 spent: ByteCount(spent),
@@ -123,6 +137,7 @@ impl KeyStore {
             incoming: level(Role::Follower, &incoming)?,
             provenance: source.provenance().clone(),
             quarantine: self.quarantine(peer)?,
+            at_rest: source.at_rest(),
         })
     }
 
@@ -160,10 +175,40 @@ impl KeyStore {
         self.journal(peer, role, &*source)?.declare_lost(unit)
     }
 
-    /// Moves the pad at `file` into the state folder, as key for the link to `peer`. Sessions that
-    /// are running do not see it.
-    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<PadHeader, Error> {
-        preshared::import(self.site(), &self.0.state, peer, file)
+    /// Moves the pad at `file` into the state folder, as key for the link to `peer`: into its pool, if
+    /// it has one. Sessions that are running do not see other pads.
+    pub fn import_pad(&self, peer: &SiteId, file: &Path) -> Result<(), Error> {
+        match self.pool_folder(peer) {
+            Some(folder) => Pool::open(&folder, self.site().clone(), self.0.clock.clone())?
+                .import_pad(peer, file),
+            None => preshared::import(self.site(), &self.0.state, peer, file).map(drop),
+        }
+    }
+
+    /// Where the pool of the link to `peer` is, if its keys come from one.
+    pub fn pool_folder(&self, peer: &SiteId) -> Option<PathBuf> {
+        let settings = self.0.links.get(peer).filter(|link| link.kind == pool::KIND)?;
+        Some(settings.file.clone().unwrap_or_else(|| pool::folder(&self.0.state, peer)))
+    }
+
+    /// Destroys all key of the link to `peer` that is left at this site, in both directions, and gives
+    /// up its positions. Returns how much could have been sent and received.
+    ///
+    /// The other end has to do the same: what it sends with keys that are gone cannot be read.
+    pub fn erase(&self, peer: &SiteId) -> Result<[ByteCount; 2], Error> {
+        let source = self.source(peer)?;
+        let (outgoing, incoming) = streams(self.site(), peer);
+        let mut gone = [ByteCount(0); 2];
+        let ends = [(Role::Sender, outgoing), (Role::Follower, incoming)];
+        for ((role, stream), gone) in ends.into_iter().zip(&mut gone) {
+            let journal = self.journal(peer, role, &*source)?;
+            let left = from_position(&source.ready(&stream)?, journal.load()?.position());
+            let Some(end) = left.iter().map(KeyRange::end).max() else { continue };
+            journal.declare_lost(end)?;
+            left.iter().try_for_each(|range| source.erase(&stream, *range))?;
+            gone.0 = left.iter().map(KeyRange::bytes).sum();
+        }
+        Ok(gone)
     }
 
     fn source(&self, peer: &SiteId) -> Result<Box<dyn KeySource>, Error> {

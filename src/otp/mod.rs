@@ -7,8 +7,8 @@
 //! A connection is: a clear [`hello::Hello`] each way, an opening each way ([`handshake`]), then frames
 //! ([`frame`]) in either direction until an END frame, the first of them a PROOF over all that. Among
 //! the frames are control frames, by which each end asks the other to countersign the keys that it
-//! will use ([`session`]). Any failure closes the session for good.
-//! Beside a session, flows of [`packet`]s may run, which stand alone and may be lost.
+//! will use ([`session`]). Any failure closes the session for good. Beside a session, flows of
+//! [`packet`]s may run, which stand alone and may be lost.
 
 pub mod cipher;
 pub mod error;

@@ -3,6 +3,7 @@
 mod client;
 pub mod daemon;
 mod holder;
+pub mod key_node;
 mod owner;
 mod reference;
 pub mod request;
@@ -151,7 +152,7 @@ impl Site {
     pub fn link_use(&self) -> Vec<LinkUse> {
         let by_peer = self.traffic.by_peer();
         let describe = |peer: &SiteId| match self.keys.level(peer) {
-            Ok(level) => level.provenance.to_string(),
+            Ok(level) => level.protection(),
             Err(_) => String::new(),
         };
         by_peer

@@ -11,7 +11,7 @@ use crate::base::{Chunk, Fault, Faulty, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
 use crate::io::StreamWriter;
-use crate::key::{Provenance, RandomSettings};
+use crate::key::{self, Provenance, RandomSettings};
 use crate::net::Cipher;
 use crate::pipeline::LinkUse;
 use crate::pipeline::intake::read_file;
@@ -241,12 +241,12 @@ impl Site {
         let source = |settings: &RandomSettings| {
             let opened = settings.open(self.settings.owner(), || self.keys.sender(holder_of_c))?;
             let provenance = opened.provenance().clone();
-            Ok((Random::Source(Arc::new(Mutex::new(opened))), provenance))
+            Ok::<_, Error>((Random::Source(Arc::new(Mutex::new(opened))), provenance))
         };
-        match &self.settings.share.random {
+        let (random, provenance) = match &self.settings.share.random {
             // Without pads there are no keys to draw from: the benchmark's plain rows.
             RandomSettings::KeyStream if self.settings.net.cipher == Cipher::Plain => {
-                source(&RandomSettings::OperatingSystem)
+                source(&RandomSettings::OperatingSystem)?
             }
             RandomSettings::KeyStream => {
                 let provenance = self.keys.level(holder_of_c)?.provenance;
@@ -256,9 +256,15 @@ impl Site {
                     let holder_of_c = holder_of_c.clone();
                     return Err(Error::RandomKnown { known_to, holder_of_c });
                 }
-                Ok((Random::LinkToHolderOfC, provenance))
+                (Random::LinkToHolderOfC, provenance)
             }
-            other => source(other),
+            other => source(other)?,
+        };
+        match self.settings.share.random_class {
+            Some(least) if provenance.class < least => {
+                Err(key::Error::TooWeak { origin: provenance.to_string(), least }.into())
+            }
+            _ => Ok((random, provenance)),
         }
     }
 

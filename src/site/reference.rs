@@ -60,11 +60,10 @@ impl LoadedReference {
         Ok(slot.insert(Arc::new(index)).clone())
     }
 
-    /// Reads an index file and checks that it is of this reference.
+    /// Opens an index file and checks that it is whole and of this reference.
     pub fn read_index(&self, path: &Path) -> Result<Index, Error> {
         let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
-        let mut file = BufReader::with_capacity(1 << 20, file);
-        Index::read(&mut file, &self.reference).map_err(|error| Error::Index {
+        Index::open(&file, &self.reference).map_err(|error| Error::Index {
             path: path.into(),
             fault: error.fault(),
             source: Box::new(error),

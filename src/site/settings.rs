@@ -8,7 +8,8 @@ use crate::base::{ByteCount, SiteId};
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
 use crate::etsi014::KmeSettings;
-use crate::key::{Floors, LinkSettings, RandomSettings};
+use crate::key::{Class, Floors, LinkSettings, RandomSettings};
+use crate::management;
 use crate::net::Cipher;
 use crate::store::StoreSettings;
 
@@ -55,6 +56,9 @@ pub struct Settings {
     pub right: Vec<Right>,
     /// The key manager that it is for applications.
     pub kme: Option<KmeSettings>,
+    /// What it is told as a node of a key network.
+    #[serde(default)]
+    pub management: management::Settings,
 }
 
 /// A site that this one talks to.
@@ -90,6 +94,9 @@ pub enum Permission {
 pub struct ShareSettings {
     /// Where the random numbers come from.
     pub random: RandomSettings,
+    /// The weakest random numbers that may be used; any, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random_class: Option<Class>,
     /// The site that gets share B.
     pub holder_b: Option<SiteId>,
     /// The site that gets share C.
@@ -178,5 +185,6 @@ impl Settings {
         self.store.iter_mut().for_each(|store| inner(&mut store.path));
         self.right.iter_mut().for_each(|right| right.relative_to(folder));
         self.kme.iter_mut().for_each(|kme| kme.relative_to(folder));
+        self.management.relative_to(folder);
     }
 }

@@ -63,6 +63,7 @@ done
 
 "$work/venv/bin/python" "$here/clients.py" "$work/certificates" "${ports[@]:0:3}"
 if [ -n "$rust" ]; then
-  cargo run -q --release --manifest-path "$here/rust/Cargo.toml" -- "$work/certificates" "${ports[@]:0:3}"
+  cargo run -q --release --manifest-path "$here/rust/Cargo.toml" \
+    --target-dir "${CARGO_TARGET_DIR:-$here/../../target}/interop" -- "$work/certificates" "${ports[@]:0:3}"
 fi
 echo "interoperation with ETSI GS QKD 014 clients: all as expected"

@@ -1,7 +1,9 @@
 //! Kernels over jobs against their twins: batches of random shapes, and the edges of each.
 
-use crate::device::Queue;
-use crate::kernel::{align, pairhmm};
+use crate::device::table::{Genome, SeedTable};
+use crate::device::{Device, Error, Queue};
+use crate::kernel::ungapped::GenomeWord;
+use crate::kernel::{align, lookup, pack, pairhmm, ungapped};
 
 use super::{Noise, Outcome};
 
@@ -119,4 +121,104 @@ pub(super) fn check_pairhmm(queue: &mut dyn Queue, count: usize, noise: &mut Noi
     let have = queue.pairhmm(&batch).map_err(|error| error.to_string())?;
     let mut rows = pairhmm::Rows::default();
     same("penalty", &have, (0..jobs.len()).map(|job| batch.scalar(job, &mut rows)))
+}
+
+/// Reads with their qualities; lengths around whole words, and others.
+fn reads(noise: &mut Noise, count: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let edges = [0, 1, 63, 64, 65, 128].into_iter();
+    let lengths: Vec<usize> = edges.chain((0..count).map(|_| noise.below(330))).collect();
+    let read =
+        |length| (codes(noise, length), (0..length).map(|_| noise.below(99) as u8).collect());
+    lengths.into_iter().map(read).collect()
+}
+
+pub(super) fn check_pack(queue: &mut dyn Queue, count: usize, noise: &mut Noise) -> Outcome {
+    let reads = reads(noise, count);
+    let reads: Vec<_> =
+        reads.iter().map(|(codes, qualities)| pack::Read { codes, qualities }).collect();
+    let have = queue.pack(&reads).map_err(|error| error.to_string())?;
+    same("packed read", &have, reads.iter().map(|read| pack::scalar(*read)))
+}
+
+/// Tables of a device, and what they were made of.
+pub(super) struct Tables {
+    codes: Vec<u8>,
+    genome: Genome,
+    hashes: Vec<u64>,
+    seeds: SeedTable,
+}
+
+const HASH_BITS: u32 = 40;
+const BUCKET_BITS: u32 = 9;
+
+/// Tables on `device`: a genome of some words, and an index with crowded buckets and empty ones.
+pub(super) fn tables(device: &dyn Device, noise: &mut Noise) -> Result<Tables, Error> {
+    let codes = codes(noise, 40 * 64 - 17);
+    let packed = pack::scalar(pack::Read { codes: &codes, qualities: &vec![0; codes.len()] });
+    let word = |word: &pack::ReadWord| GenomeWord {
+        low: word.low,
+        high: word.high,
+        unknown: word.unknown | !word.valid,
+    };
+    let genome = Genome::load(device, packed.forward.iter().map(word).collect())?;
+    let mut hashes: Vec<u64> = (0..1500).map(|_| noise.next() >> (64 - HASH_BITS)).collect();
+    hashes.extend_from_within(..300);
+    hashes.extend((0..100).map(|number| (3 << 31) | (number / 3)));
+    hashes.extend([0, 0, (1 << HASH_BITS) - 1]);
+    hashes.sort_unstable();
+    let rest_bits = HASH_BITS - BUCKET_BITS;
+    let entry = |(at, hash): (usize, &u64)| (hash & ((1 << rest_bits) - 1)) << 33 | at as u64;
+    let entries = hashes.iter().enumerate().map(entry).collect();
+    let begin = |bucket| hashes.partition_point(|hash| hash >> rest_bits < bucket) as u32;
+    let buckets = (0..=1 << BUCKET_BITS).map(begin).collect();
+    let seeds = SeedTable::load(device, buckets, entries, (HASH_BITS, BUCKET_BITS))?;
+    Ok(Tables { codes, genome, hashes, seeds })
+}
+
+impl Tables {
+    pub(super) fn check_ungapped(
+        &self,
+        queue: &mut dyn Queue,
+        count: usize,
+        noise: &mut Noise,
+    ) -> Outcome {
+        let mut places = vec![];
+        for _ in 0..count {
+            let position = noise.below(self.codes.len() + 100);
+            let length = noise.below(200);
+            let end = (position + length).min(self.codes.len());
+            let mut read = self.codes.get(position..end).unwrap_or(&[1; 70]).to_vec();
+            if let Some(base) = read.last_mut() {
+                *base = noise.below(6) as u8;
+            }
+            let qualities = vec![0; read.len()];
+            let read = pack::scalar(pack::Read { codes: &read, qualities: &qualities });
+            places.push((read.forward, position as u32 ^ noise.below(2) as u32));
+        }
+        places.push((places[0].0.clone(), u32::MAX));
+        let laid: Vec<_> =
+            places.iter().map(|&(ref read, position)| ungapped::Laid { read, position }).collect();
+        let have = queue.ungapped(&self.genome, &laid).map_err(|error| error.to_string())?;
+        let want = laid.iter().map(|laid| {
+            let mut marks = vec![0; laid.read.len()];
+            let count = ungapped::scalar(self.genome.words(), *laid, &mut marks);
+            ungapped::Mismatches { count, marks }
+        });
+        same("comparison", &have, want)
+    }
+
+    pub(super) fn check_lookup(
+        &self,
+        queue: &mut dyn Queue,
+        count: usize,
+        noise: &mut Noise,
+    ) -> Outcome {
+        let known = |noise: &mut Noise| self.hashes[noise.below(self.hashes.len())];
+        let mut asked: Vec<u64> =
+            (0..count).map(|_| known(noise) ^ [0, 0, 1, 1 << 35][noise.below(4)]).collect();
+        asked.extend([0, (1 << HASH_BITS) - 1, 3 << 31, 3 << 31 | 33]);
+        let have = queue.lookup(&self.seeds, &asked).map_err(|error| error.to_string())?;
+        let seeds = self.seeds.seeds();
+        same("look-up", &have, asked.iter().map(|hash| lookup::scalar(seeds, *hash)))
+    }
 }

@@ -1,16 +1,25 @@
 //! The CPU's forms of the kernels, chosen at run time by what the processor has.
 
+use std::sync::Arc;
+
+use super::table::{Genome, Resident, SeedTable};
 use super::{Device, Error, Queue};
 use crate::base::ShareLetter;
 use crate::kernel;
+use crate::kernel::otp::BLOCK_BYTES;
 
 pub mod align;
 pub mod chacha20;
+pub mod extend;
 pub mod keystream;
+pub mod lookup;
 pub mod otp;
+pub mod pack;
 pub mod pages;
+pub mod pairhmm;
 pub mod secret_pages;
 pub mod share;
+pub mod ungapped;
 
 /// The processor this program runs on: always there.
 struct Cpu;
@@ -31,6 +40,11 @@ impl Device for Cpu {
 
     fn queue(&self, _piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
         Ok(Box::new(Cpu))
+    }
+
+    /// Nothing: the CPU reads tables where they are.
+    fn table(&self, _parts: &[&[u32]]) -> Result<Resident, Error> {
+        Ok(Arc::new(()))
     }
 }
 
@@ -65,6 +79,30 @@ impl Queue for Cpu {
         Ok(())
     }
 
+    fn seal(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        let key = otp::HashKey::new(key);
+        let mut hash = otp::Hash::new(&key);
+        hash.seal(data, pad);
+        Ok(hash.finish())
+    }
+
+    fn open(
+        &mut self,
+        data: &mut [u8],
+        pad: &[u8],
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        let key = otp::HashKey::new(key);
+        let mut hash = otp::Hash::new(&key);
+        hash.open(data, pad);
+        Ok(hash.finish())
+    }
+
     fn align(
         &mut self,
         pairs: &[kernel::align::Pair<'_>],
@@ -78,7 +116,25 @@ impl Queue for Cpu {
     }
 
     fn pairhmm(&mut self, batch: &kernel::pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
-        let mut rows = kernel::pairhmm::Rows::default();
-        Ok((0..batch.jobs.len()).map(|job| batch.scalar(job, &mut rows)).collect())
+        Ok(pairhmm::pairhmm(batch))
+    }
+
+    fn pack(
+        &mut self,
+        reads: &[kernel::pack::Read<'_>],
+    ) -> Result<Vec<kernel::pack::Packed>, Error> {
+        Ok(reads.iter().map(|read| pack::pack(*read)).collect())
+    }
+
+    fn ungapped(
+        &mut self,
+        genome: &Genome,
+        laid: &[kernel::ungapped::Laid<'_>],
+    ) -> Result<Vec<kernel::ungapped::Mismatches>, Error> {
+        Ok(ungapped::ungapped(genome.words(), laid))
+    }
+
+    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
+        Ok(lookup::lookup(table.seeds(), hashes))
     }
 }

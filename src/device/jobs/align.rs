@@ -32,10 +32,13 @@ impl Jobs for Alignments<'_> {
     const FUNCTION: Function = Function::Align;
     const HEADER_WORDS: usize = 8;
     const ENTRY_WORDS: usize = 4;
-    const RESULT_WORDS: usize = 5 + RUNS_MAX;
 
     fn count(&self) -> usize {
         self.pairs.len()
+    }
+
+    fn result_words(&self) -> usize {
+        5 + RUNS_MAX
     }
 
     fn header(&self) -> Vec<u32> {

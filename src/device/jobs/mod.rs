@@ -14,9 +14,13 @@ use std::collections::HashMap;
 
 use super::Error;
 use super::lane::{Function, Lane, Launch};
+use super::table::Resident;
 
 pub(super) mod align;
+pub(super) mod lookup;
+pub(super) mod pack;
 pub(super) mod pairhmm;
+pub(super) mod ungapped;
 
 /// Most jobs of one launch: WebGPU starts no more workgroups than 65,535, of 64 threads here.
 const JOBS_MAX: usize = 65_535 * 64;
@@ -31,11 +35,17 @@ pub(super) trait Jobs {
     const HEADER_WORDS: usize;
     /// Words of an entry.
     const ENTRY_WORDS: usize;
-    /// Words of a result.
-    const RESULT_WORDS: usize;
 
     /// How many there are.
     fn count(&self) -> usize;
+
+    /// Words of a result.
+    fn result_words(&self) -> usize;
+
+    /// The table that the kernel reads.
+    fn table(&self) -> Option<&Resident> {
+        None
+    }
 
     /// The header from its second word on.
     fn header(&self) -> Vec<u32>;
@@ -57,17 +67,17 @@ pub(super) struct Batch {
     jobs: Vec<usize>,
     entries: Vec<u32>,
     data: Vec<u32>,
-    /// Where data that several jobs use was put, by the number that the jobs give it.
-    placed: HashMap<usize, u32>,
+    /// Where data that several jobs use was put, by the name that the jobs give it.
+    placed: HashMap<(usize, usize), u32>,
     scratch_words: usize,
     /// The launch, and its words up to the results.
     sealed: Option<(Launch, Vec<u32>)>,
 }
 
 impl Batch {
-    /// Adds words of data once for each `number`; gives where they begin.
-    pub(super) fn place(&mut self, number: usize, words: impl Iterator<Item = u32>) -> u32 {
-        *self.placed.entry(number).or_insert_with(|| {
+    /// Adds words of data once for each `name`; gives where they begin.
+    pub(super) fn place(&mut self, name: (usize, usize), words: impl Iterator<Item = u32>) -> u32 {
+        *self.placed.entry(name).or_insert_with(|| {
             let at = self.data.len() as u32;
             self.data.extend(words);
             at
@@ -87,17 +97,17 @@ impl Batch {
     }
 
     /// Where results and scratch begin and where all ends, in words.
-    fn bounds<J: Jobs>(&self) -> [usize; 3] {
+    fn bounds<J: Jobs>(&self, jobs: &J) -> [usize; 3] {
         let given = J::HEADER_WORDS + self.jobs.len() * J::ENTRY_WORDS + self.data.len();
         let output_at = given.next_multiple_of(4);
-        let scratch_at = (output_at + self.jobs.len() * J::RESULT_WORDS).next_multiple_of(4);
+        let scratch_at = (output_at + self.jobs.len() * jobs.result_words()).next_multiple_of(4);
         [output_at, scratch_at, scratch_at + self.jobs.len() * self.scratch_words]
     }
 
     fn seal<J: Jobs>(&mut self, jobs: &J) {
-        let [output_at, scratch_at, _] = self.bounds::<J>();
+        let [output_at, scratch_at, _] = self.bounds(jobs);
         let mut words = Vec::with_capacity(output_at);
-        words.push(J::RESULT_WORDS as u32);
+        words.push(jobs.result_words() as u32);
         words.extend(jobs.header());
         words.resize(J::HEADER_WORDS, 0);
         words.append(&mut self.entries);
@@ -110,6 +120,7 @@ impl Batch {
             numbers: [count, output_at as u32, scratch_at as u32],
             up: 4 * output_at,
             down: 4 * output_at..4 * scratch_at,
+            table: jobs.table().cloned(),
         };
         self.sealed = Some((launch, words));
     }
@@ -127,9 +138,10 @@ impl Batch {
         lane: &mut L,
         results: &mut [Option<J::Output>],
     ) -> Result<(), Error> {
-        let mut words = vec![0_u32; self.jobs.len() * J::RESULT_WORDS];
+        let each = jobs.result_words();
+        let mut words = vec![0_u32; self.jobs.len() * each];
         lane.finish(std::iter::once((0, bytemuck::cast_slice_mut(&mut words))))?;
-        for (job, words) in self.jobs.into_iter().zip(words.chunks(J::RESULT_WORDS)) {
+        for (job, words) in self.jobs.into_iter().zip(words.chunks_exact(each.max(1))) {
             results[job] = jobs.result(job, words);
         }
         Ok(())
@@ -158,7 +170,7 @@ impl<'a, J: Jobs> Batches<'a, J> {
         };
         batch.jobs.push(self.next);
         batch.scratch_words = scratch.max(scratch_words);
-        if batch.jobs.len() <= JOBS_MAX && batch.bounds::<J>()[2] <= self.room_words {
+        if batch.jobs.len() <= JOBS_MAX && batch.bounds(self.jobs)[2] <= self.room_words {
             self.next += 1;
             return true;
         }
@@ -191,6 +203,14 @@ pub(super) fn nibbles(codes: &[u8]) -> impl Iterator<Item = u32> + '_ {
         .map(|eight| eight.iter().rev().fold(0, |word, &code| word << 4 | u32::from(code.min(4))))
 }
 
+/// Bases of a read, two a word: code below, quality above, eight bits each.
+pub(super) fn bases<'a>(codes: &'a [u8], qualities: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
+    let base = |(code, quality): (&u8, &u8)| u32::from(*code) | u32::from(*quality) << 8;
+    codes.chunks(2).zip(qualities.chunks(2)).map(move |(codes, qualities)| {
+        codes.iter().zip(qualities).map(base).rev().fold(0, |word, base| word << 16 | base)
+    })
+}
+
 /// Two signed numbers of 16 bits in one word, the first below.
 pub(super) fn pair(low: i16, high: i16) -> u32 {
     u32::from(low as u16) | u32::from(high as u16) << 16
@@ -208,10 +228,13 @@ mod tests {
         const FUNCTION: Function = Function::Align;
         const HEADER_WORDS: usize = 3;
         const ENTRY_WORDS: usize = 1;
-        const RESULT_WORDS: usize = 2;
 
         fn count(&self) -> usize {
             self.0.len()
+        }
+
+        fn result_words(&self) -> usize {
+            2
         }
 
         fn header(&self) -> Vec<u32> {
@@ -223,7 +246,7 @@ mod tests {
             if number == 13 {
                 return None;
             }
-            let at = batch.place(number, (0..number).map(|word| word as u32));
+            let at = batch.place((0, number), (0..number).map(|word| word as u32));
             batch.enter(&[at]);
             Some(number / 2)
         }

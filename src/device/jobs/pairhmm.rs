@@ -2,25 +2,14 @@
 
 use crate::device::lane::Function;
 use crate::kernel::pairhmm::{
-    Batch as Wanted, HaplotypePart, Job, LIMIT_MAX, NEVER, OUTSIDE, QUALITY_MAX, ReadPart, Rows,
-    width,
+    Batch as Wanted, HaplotypePart, Job, LIMIT_MAX, NEVER, OUTSIDE, QUALITY_MAX, Rows, width,
 };
 
-use super::{Batch, Jobs, pair};
+use super::{Batch, Jobs, bases, pair};
 
 /// The penalties that are wanted.
 pub(in crate::device) struct Penalties<'a> {
     pub(in crate::device) batch: &'a Wanted<'a>,
-}
-
-/// Two bases a word: code below, quality above.
-fn read_words(read: ReadPart<'_>) -> impl Iterator<Item = u32> + '_ {
-    let base =
-        |(base, quality): (&u8, &u8)| u32::from(*base) | u32::from(*quality.min(&QUALITY_MAX)) << 8;
-    let twos = read.bases.chunks(2).zip(read.qualities.chunks(2));
-    twos.map(move |(bases, qualities)| {
-        bases.iter().zip(qualities).map(base).rev().fold(0, |word, base| word << 16 | base)
-    })
 }
 
 /// A base a word: its code, the opening of a gap in 14 bits, its extension in 14.
@@ -41,10 +30,13 @@ impl Jobs for Penalties<'_> {
     const FUNCTION: Function = Function::Pairhmm;
     const HEADER_WORDS: usize = 64;
     const ENTRY_WORDS: usize = 8;
-    const RESULT_WORDS: usize = 1;
 
     fn count(&self) -> usize {
         self.batch.jobs.len()
+    }
+
+    fn result_words(&self) -> usize {
+        1
     }
 
     fn header(&self) -> Vec<u32> {
@@ -57,8 +49,9 @@ impl Jobs for Penalties<'_> {
         if part.bases.is_empty() || part.bases.len() != part.qualities.len() || !fits(model) {
             return None;
         }
-        let read_at = batch.place(2 * read, read_words(part));
-        let haplotype_at = batch.place(2 * haplotype + 1, haplotype_words(model));
+        let qualities: Vec<u8> = part.qualities.iter().map(|&q| q.min(QUALITY_MAX)).collect();
+        let read_at = batch.place((0, read), bases(part.bases, &qualities));
+        let haplotype_at = batch.place((1, haplotype), haplotype_words(model));
         let width = width(diagonals);
         batch.enter(&[
             read_at,
@@ -74,7 +67,8 @@ impl Jobs for Penalties<'_> {
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<i32> {
-        Some(words[0] as i32)
+        // What an array gives for a band that is wider.
+        Some(words[0] as i32).filter(|&penalty| penalty != i32::MIN)
     }
 
     fn on_cpu(&self, job: usize) -> i32 {

@@ -237,7 +237,11 @@ fn reads_map_where_they_came_from() {
     let reference = Reference::read_fasta(fasta).unwrap();
     let watch = Stopwatch::start();
     let index = Arc::new(Index::build(&reference, 2).unwrap());
-    say(&format!("index: {:.2} s, {} entries", watch.elapsed().as_secs_f64(), index.entries.len()));
+    say(&format!(
+        "index: {:.2} s, {} entries",
+        watch.elapsed().as_secs_f64(),
+        index.entries.all().len()
+    ));
     let set = std::env::var("DSGD_SIM_SET").unwrap_or("r1m".into());
     let batches = batches(&folder, &set, number("DSGD_SIM_TEMPLATES", 200_000));
     let mapper = Mapper::new(index);

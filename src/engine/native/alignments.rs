@@ -1,9 +1,10 @@
 //! The alignments as a file, BAM or CRAM, in coordinate order, and its index.
 //!
-//! Bins are encoded and compressed in parallel. A bin begins a new BGZF block or a new slice, so the
-//! bytes are the same for any number of threads.
+//! Runs of bins are encoded and compressed in parallel. A run begins a new BGZF block or a new slice,
+//! so the bytes are the same for any number of threads.
 
 use std::io::Write;
+use std::ops::Range;
 
 use noodles::core::Position;
 use noodles::csi::binning_index::Indexer;
@@ -17,7 +18,7 @@ use super::cram::CramFile;
 use super::cram_slice::{Slice, SliceWriter};
 use super::duplicates::Duplicates;
 use super::extend::span;
-use super::order::{Bins, UNPLACED};
+use super::order::Bins;
 use super::place::{NOWHERE, UNMAPPED};
 use crate::engine::{AlignmentFormat, CallRequest, Error};
 use crate::flow::{self, Flow, Meters, Weigh};
@@ -25,6 +26,9 @@ use crate::genome::bgzf::{BLOCK_BYTES, Deflater, END_MARKER, VirtualOffset};
 
 /// Compression level: alignments are large and often temporary.
 const LEVEL: u8 = 4;
+
+/// Packed reads of the bins that are written together: a slice of CRAM, or some dozens of BGZF blocks.
+const RUN_BYTES: u64 = 3 << 19;
 
 /// Records of reads without a place that are compressed together.
 const UNPLACED_BYTES: usize = 32 * BLOCK_BYTES;
@@ -182,16 +186,19 @@ impl Each<'_, '_> {
         packing: impl Fn() -> P + Sync,
         mut take: impl FnMut(P::Piece) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let make = &packing;
         std::thread::scope(|scope| {
-            let bins = self.bins;
-            let numbers = (UNPLACED + 1..bins.count()).filter(|&bin| !bins.is_empty(bin));
-            let work = |bin: Bin| {
-                let reads = bins
-                    .ordered(bin.0, self.duplicates)
-                    .map_err(|error| flow::Error::in_stage("alignments", error))?;
-                Ok(packing().pack(&reads))
+            let (bins, duplicates) = (self.bins, self.duplicates);
+            let runs = bins.runs(RUN_BYTES).into_iter();
+            let work = move |run: Run| {
+                let mut reads = Vec::new();
+                for bin in run.0 {
+                    let own = bins.ordered(bin, duplicates);
+                    reads.extend(own.map_err(|error| flow::Error::in_stage("alignments", error))?);
+                }
+                Ok(make().pack(&reads))
             };
-            let numbered = Flow::source(self.meters, "bins", numbers.map(|bin| Ok(Bin(bin))));
+            let numbered = Flow::source(self.meters, "bins", runs.map(|run| Ok(Run(run))));
             let workers = self.request.threads;
             for piece in numbered.map_parallel(scope, "alignments", workers, work) {
                 take(piece?)?;
@@ -214,9 +221,10 @@ impl Each<'_, '_> {
     }
 }
 
-struct Bin(usize);
+/// Neighbouring bins.
+struct Run(Range<usize>);
 
-impl Weigh for Bin {
+impl Weigh for Run {
     fn weight(&self) -> u64 {
         1
     }

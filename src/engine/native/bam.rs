@@ -6,6 +6,7 @@ use super::aligned::AlignedRead;
 use super::extend::span;
 use super::index_build::in_parallel;
 use super::mismatch::describe;
+use super::packed::is_alternate;
 use super::place::{NOWHERE, UNMAPPED};
 use crate::engine::CallRequest;
 use crate::genome::Reference;
@@ -118,6 +119,9 @@ pub fn header_text(request: &CallRequest<'_>, version: &str, digests: &[String])
     // Writing to a String cannot fail.
     for (number, contig) in request.reference.contigs.iter().enumerate() {
         let _ = write!(text, "@SQ\tSN:{}\tLN:{}", contig.name, contig.bases.len());
+        if is_alternate(&contig.name) {
+            text.push_str("\tAH:*");
+        }
         if let Some(digest) = digests.get(number) {
             let _ = write!(text, "\tM5:{digest}");
         }

@@ -1,6 +1,6 @@
 //! Candidate places of a read: the diagonals that its seeds vote for.
 
-use super::index::{Index, OCCURRENCES_KEPT, place_of};
+use super::index::{OCCURRENCES_KEPT, Table, place_of};
 use super::seed::{SEED_BASES, Seed};
 
 /// A place where a read may lie.
@@ -49,7 +49,7 @@ impl Ballot {
     /// that were left out because they lie at too many places.
     pub fn count(
         &mut self,
-        index: &Index,
+        table: &Table<'_>,
         seeds: &[Seed],
         buckets: &[(u32, u32)],
         length: usize,
@@ -60,7 +60,7 @@ impl Ballot {
             if bucket.0 == bucket.1 {
                 continue;
             }
-            let places = index.occurrences(seed.hash, bucket);
+            let places = table.occurrences(seed.hash, bucket);
             if places.len() > OCCURRENCES_USUAL {
                 self.common.push((places.len(), number));
             } else {
@@ -72,7 +72,7 @@ impl Ballot {
             self.common.sort_unstable();
             for &(count, number) in self.common.iter().take(COMMON_SEEDS) {
                 if count <= OCCURRENCES_MAX {
-                    let places = index.occurrences(seeds[number].hash, buckets[number]);
+                    let places = table.occurrences(seeds[number].hash, buckets[number]);
                     vote(&mut self.votes, &seeds[number], places, length);
                 }
             }
@@ -162,6 +162,7 @@ fn candidates(votes: &[u64], found: &mut Vec<Candidate>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Index;
     use super::super::seed::seeds;
     use super::super::simulate::{random_bases, reference_of, reverse_complement};
     use super::*;
@@ -169,8 +170,8 @@ mod tests {
     fn candidates(index: &Index, read: &[u8]) -> Vec<Candidate> {
         let mut found = Vec::new();
         seeds(read, |seed| found.push(seed));
-        let buckets: Vec<_> = found.iter().map(|seed| index.bucket(seed.hash)).collect();
-        Ballot::default().count(index, &found, &buckets, read.len()).0.to_vec()
+        let buckets: Vec<_> = found.iter().map(|seed| index.table().bucket(seed.hash)).collect();
+        Ballot::default().count(&index.table(), &found, &buckets, read.len()).0.to_vec()
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use super::aligned::CigarOp;
 use super::candidate::{Candidate, GAP_BASES_MAX};
-use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord, WORDS_MAX};
+use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord};
 use crate::device::cpu;
 use crate::device::cpu::align::Rows;
 use crate::kernel::align::{self, Matrix, Placement, Scores, Step};
+use crate::kernel::extend::Segment;
 
 /// A read laid on the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,111 +50,135 @@ impl<'a> ReadView<'a> {
     }
 }
 
-/// Mismatches closer than this to each other may be the mark of a gap.
-const SUSPICIOUS_BASES: u32 = 12;
-
-/// Lays a read on a candidate's diagonal without gaps.
-#[inline]
-pub fn ungapped(
-    genome: &PackedGenome,
-    read: &ReadView<'_>,
-    candidate: &Candidate,
-    scores: &Scores,
-) -> Hit {
-    let words = read.oriented(candidate.reverse);
-    let mut marks = [0u64; WORDS_MAX];
-    let marks = &mut marks[..words.len()];
-    genome.mismatches(words, candidate.diagonal, marks);
-    let length = read.codes.len() as u32;
-    let (score, query_start, query_end, crowded) = best_segment(marks, length, scores);
-    let clean = length as i32 - i32::from(scores.gap_open + scores.gap_extend);
-    let gap_seen = candidate.low != candidate.high;
-    Hit {
-        reverse: candidate.reverse,
-        start: candidate.diagonal,
-        end: candidate.diagonal.wrapping_add(length),
-        score,
-        query_start,
-        query_end,
-        doubtful: score < clean && (crowded || gap_seen),
-        diagonals: (candidate.low, candidate.high),
-        runs: None,
-    }
-}
-
-/// The best stretch between mismatches: its score, its ends, and whether mismatches crowd.
-#[inline]
-fn best_segment(marks: &[u64], length: u32, scores: &Scores) -> (i32, u32, u32, bool) {
-    let (clip, drop) = (i32::from(scores.clip), i32::from(scores.mismatch));
-    let mut best = (i32::MIN, 0, 0);
-    let (mut points, mut start, mut behind) = (0, 0, 0u32);
-    let mut crowded = false;
-    for (word, &mark) in (0u32..).zip(marks) {
-        let mut mark = mark;
-        while mark != 0 {
-            let at = word * 64 + mark.trailing_zeros();
-            mark &= mark - 1;
-            crowded |= at - behind < SUSPICIOUS_BASES && behind > 0;
-            points += (at - behind) as i32 * i32::from(scores.matched);
-            if points - clip > best.0 {
-                best = (points - clip, start, at);
-            }
-            points -= drop;
-            if points < -clip {
-                (points, start) = (-clip, at + 1);
-            }
-            behind = at + 1;
+impl Hit {
+    /// A read of `length` bases on a candidate's diagonal without gaps.
+    pub fn ungapped(
+        candidate: &Candidate,
+        length: u32,
+        segment: &Segment,
+        scores: &Scores,
+    ) -> Self {
+        let clean = length as i32 - i32::from(scores.gap_open + scores.gap_extend);
+        let gap_seen = candidate.low != candidate.high;
+        Self {
+            reverse: candidate.reverse,
+            start: candidate.diagonal,
+            end: candidate.diagonal.wrapping_add(length),
+            score: segment.score,
+            query_start: segment.start,
+            query_end: segment.end,
+            doubtful: segment.score < clean && (segment.crowded || gap_seen),
+            diagonals: (candidate.low, candidate.high),
+            runs: None,
         }
     }
-    crowded |= behind > 0 && length - behind < SUSPICIOUS_BASES / 2;
-    points += (length - behind) as i32 * i32::from(scores.matched);
-    if points >= best.0 {
-        best = (points, start, length);
-    }
-    (best.0, best.1, best.2, crowded)
 }
 
-/// Memory for banded alignments.
+/// One alignment to do: whose it is, and where its query and window end in their arrays.
+struct Job {
+    read: usize,
+    hit: usize,
+    low: u32,
+    query_end: usize,
+    target_end: usize,
+}
+
+/// Banded alignments that are done at once, and the memory for them.
+///
+/// Queries and windows stand one after the other as base codes: what a device takes.
 #[derive(Default)]
 pub struct Bench {
     matrix: Matrix,
     rows: Rows,
-    query: Vec<u8>,
-    target: Vec<u8>,
+    jobs: Vec<Job>,
+    queries: Vec<u8>,
+    targets: Vec<u8>,
+    placed: Vec<Option<Placement>>,
 }
 
 impl Bench {
-    /// Aligns a doubtful hit with gaps and keeps the better of the two.
-    pub fn refine(
+    /// Forgets all jobs.
+    pub fn clear(&mut self) {
+        self.jobs.clear();
+        self.queries.clear();
+        self.targets.clear();
+    }
+
+    /// Adds the alignment of a doubtful hit, number `hit` of read number `read`, unless no gap can
+    /// make it better; whether it was added.
+    pub fn add(
         &mut self,
         genome: &PackedGenome,
-        read: &ReadView<'_>,
-        hit: &mut Hit,
-        scores: &Scores,
-    ) {
-        hit.doubtful = false;
-        let length = read.codes.len();
+        view: &ReadView<'_>,
+        (read, number): (usize, usize),
+        hit: &Hit,
+    ) -> bool {
+        let length = view.codes.len();
         let clipped = hit.query_start.max(length as u32 - hit.query_end);
         // A gap costs its opening and its length, and must gain more than that.
         let pad = clipped.saturating_sub(8).clamp(10, GAP_BASES_MAX);
         let low = hit.diagonals.0.saturating_sub(pad);
         let width = (hit.diagonals.1 + pad - low + 1) as usize;
-        if hit.diagonals.0 == hit.diagonals.1 && !gap_is_possible(genome, read, hit, pad) {
-            return;
+        if hit.diagonals.0 == hit.diagonals.1 && !gap_is_possible(genome, view, hit, pad) {
+            return false;
         }
-        self.target.clear();
-        genome.unpack(low, length + width - 1, &mut self.target);
-        self.query.clear();
+        genome.unpack(low, length + width - 1, &mut self.targets);
         if hit.reverse {
             let complement = |&code: &u8| if code < 4 { 3 - code } else { 4 };
-            self.query.extend(read.codes.iter().rev().map(complement));
+            self.queries.extend(view.codes.iter().rev().map(complement));
         } else {
-            self.query.extend_from_slice(read.codes);
+            self.queries.extend_from_slice(view.codes);
         }
-        let (matrix, rows) = (&mut self.matrix, &mut self.rows);
-        let placed = cpu::align::align(&self.query, &self.target, scores, matrix, rows);
-        if let Some(placed) = placed.filter(|placed| placed.score > hit.score) {
-            replace(hit, low, length, placed);
+        let (query_end, target_end) = (self.queries.len(), self.targets.len());
+        self.jobs.push(Job { read, hit: number, low, query_end, target_end });
+        true
+    }
+
+    /// Does all alignments.
+    pub fn run(&mut self, scores: &Scores) {
+        self.placed.clear();
+        let (mut query, mut target) = (0, 0);
+        for job in &self.jobs {
+            self.placed.push(cpu::align::align(
+                &self.queries[query..job.query_end],
+                &self.targets[target..job.target_end],
+                scores,
+                &mut self.matrix,
+                &mut self.rows,
+            ));
+            (query, target) = (job.query_end, job.target_end);
+        }
+    }
+
+    /// Puts what is better than without gaps into `hits`, those of each read.
+    pub fn apply(&mut self, hits: &mut [Vec<Hit>]) {
+        let mut start = 0;
+        for (job, placed) in self.jobs.iter().zip(self.placed.drain(..)) {
+            let hit = &mut hits[job.read][job.hit];
+            if let Some(placed) = placed.filter(|placed| placed.score > hit.score) {
+                replace(hit, job.low, job.query_end - start, placed);
+            }
+            start = job.query_end;
+        }
+    }
+
+    /// Aligns one doubtful hit with gaps and keeps the better of the two.
+    pub fn refine(
+        &mut self,
+        genome: &PackedGenome,
+        view: &ReadView<'_>,
+        hit: &mut Hit,
+        scores: &Scores,
+    ) {
+        self.clear();
+        hit.doubtful = false;
+        if self.add(genome, view, (0, 0), hit) {
+            self.run(scores);
+            if let (Some(job), Some(Some(placed))) = (self.jobs.first(), self.placed.pop())
+                && placed.score > hit.score
+            {
+                replace(hit, job.low, view.codes.len(), placed);
+            }
         }
     }
 }

@@ -5,9 +5,13 @@
 //! bit of strand, 32 bits of position; the entries of a bucket are in order, so the table does not
 //! depend on how many threads built it.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::packed::PackedGenome;
 use super::seed::HASH_BITS;
 use crate::base::{Fault, Faulty};
+use crate::device::cpu::pages::Mapped;
 
 /// Why there is no index.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +79,37 @@ pub struct Index {
     pub(super) digest: [u8; 32],
     pub(super) bucket_bits: u32,
     /// Where each bucket's entries begin; one more at the end.
-    pub(super) buckets: Vec<u32>,
+    pub(super) buckets: Numbers<u32>,
     /// Hash remainder << 33 | reverse strand << 32 | global position of the seed.
-    pub(super) entries: Vec<u64>,
+    pub(super) entries: Numbers<u64>,
+}
+
+/// The numbers of a table.
+#[derive(Debug)]
+pub(super) enum Numbers<T> {
+    /// In memory of their own.
+    Own(Vec<T>),
+    /// Where they stand in a mapped file.
+    Mapped(Arc<Mapped>, Range<usize>),
+}
+
+impl<T: bytemuck::AnyBitPattern + bytemuck::NoUninit> Numbers<T> {
+    /// The numbers.
+    pub(super) fn all(&self) -> &[T] {
+        match self {
+            Self::Own(numbers) => numbers,
+            // Ranges were checked when the file was opened.
+            Self::Mapped(file, range) => bytemuck::cast_slice(&file.bytes()[range.clone()]),
+        }
+    }
+}
+
+/// The tables of an index, for look-ups.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table<'a> {
+    bucket_bits: u32,
+    buckets: &'a [u32],
+    entries: &'a [u64],
 }
 
 /// Fewest bits of a bucket number: what is left of a hash must fit 31 bits.
@@ -100,6 +132,15 @@ impl Index {
         &self.genome
     }
 
+    /// The tables.
+    #[inline]
+    pub(super) fn table(&self) -> Table<'_> {
+        let (buckets, entries) = (self.buckets.all(), self.entries.all());
+        Table { bucket_bits: self.bucket_bits, buckets, entries }
+    }
+}
+
+impl<'a> Table<'a> {
     /// The entries among which those of a seed with this hash are.
     #[inline(always)]
     pub(super) fn bucket(&self, hash: u64) -> (u32, u32) {
@@ -115,7 +156,7 @@ impl Index {
 
     /// The entries of one seed within its bucket.
     #[inline(always)]
-    pub(super) fn occurrences(&self, hash: u64, bucket: (u32, u32)) -> &[u64] {
+    pub(super) fn occurrences(&self, hash: u64, bucket: (u32, u32)) -> &'a [u64] {
         let entries = &self.entries[bucket.0 as usize..bucket.1 as usize];
         let rest = remainder(hash, self.bucket_bits);
         if entries.len() > 16 {

@@ -9,7 +9,7 @@
 
 use std::sync::Mutex;
 
-use super::index::{Error, Index, OCCURRENCES_KEPT, bucket_bits_for, bucket_of, entry};
+use super::index::{Error, Index, Numbers, OCCURRENCES_KEPT, bucket_bits_for, bucket_of, entry};
 use super::packed::PackedGenome;
 use super::seed::{HASH_BITS, SEED_BASES, seeds};
 use crate::device::cpu::pages;
@@ -51,6 +51,7 @@ impl Index {
             arrange(gathered, bucket_bits, &mut buckets, &mut entries, threads);
         }
         let digest = *reference.digest().as_bytes();
+        let (buckets, entries) = (Numbers::Own(buckets), Numbers::Own(entries));
         Ok(Self { genome, digest, bucket_bits, buckets, entries })
     }
 }
@@ -239,13 +240,13 @@ mod tests {
         let mut count = 0;
         for (contig, &start) in reference.contigs.iter().zip(index.genome().starts()) {
             seeds(&contig.bases, |seed| {
-                let found = index.occurrences(seed.hash, index.bucket(seed.hash));
+                let found = index.table().occurrences(seed.hash, index.table().bucket(seed.hash));
                 let place = (start + seed.offset, seed.reverse);
                 assert!(found.iter().any(|&entry| place_of(entry) == place));
                 count += 1;
             });
         }
-        assert_eq!(index.entries.len(), count);
+        assert_eq!(index.entries.all().len(), count);
     }
 
     #[test]
@@ -253,8 +254,9 @@ mod tests {
         let reference = reference_of(&[random_bases(1, 700_000), random_bases(1, 10_000)]);
         let one = Index::build(&reference, 1).unwrap();
         let seven = Index::build(&reference, 7).unwrap();
-        assert_eq!((&one.buckets, &one.entries), (&seven.buckets, &seven.entries));
-        assert!(one.entries.len() > 100_000);
+        assert_eq!(one.buckets.all(), seven.buckets.all());
+        assert_eq!(one.entries.all(), seven.entries.all());
+        assert!(one.entries.all().len() > 100_000);
     }
 
     #[test]
@@ -266,7 +268,7 @@ mod tests {
             let gathered = gather(&reference, &whole.genome, wanted, 2);
             arrange(gathered, whole.bucket_bits, &mut buckets, &mut entries, 2);
         }
-        assert_eq!((&buckets, &entries), (&whole.buckets, &whole.entries));
+        assert_eq!((&buckets[..], &entries[..]), (whole.buckets.all(), whole.entries.all()));
     }
 
     #[test]
@@ -279,7 +281,7 @@ mod tests {
         let index = Index::build(&reference, 2).unwrap();
         let mut repeated = 0;
         seeds(&reference.contigs[0].bases, |seed| {
-            let found = index.occurrences(seed.hash, index.bucket(seed.hash));
+            let found = index.table().occurrences(seed.hash, index.table().bucket(seed.hash));
             if found.len() == OCCURRENCES_KEPT {
                 repeated += 1;
             } else {
@@ -294,7 +296,7 @@ mod tests {
     fn references_without_seeds_have_an_index() {
         for contigs in [vec![], vec![vec![]], vec![vec![0; 5]]] {
             let index = Index::build(&reference_of(&contigs), 2).unwrap();
-            assert!(index.entries.is_empty());
+            assert!(index.entries.all().is_empty());
         }
     }
 }

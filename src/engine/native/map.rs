@@ -1,22 +1,26 @@
 //! Mapping: reads in, each read's place out.
 //!
 //! Reads are taken in small groups, and each step is a pass over the arrays of a group: encode,
-//! take seeds, find buckets, touch entries, vote, count mismatches. The passes whose cost is
-//! memory latency do nothing else, so that many accesses are under way at once.
+//! take seeds, find buckets, touch entries, vote, lay without gaps, align with gaps. The passes
+//! whose cost is memory latency do nothing else, so that many accesses are under way at once; those
+//! that compute are kernels ([`extend`](crate::kernel::extend), [`align`](crate::kernel::align))
+//! over jobs that do not depend on each other, so that a device can take them.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::candidate::{Ballot, Candidate};
-use super::extend::{Bench, Hit, ReadView, ungapped};
-use super::index::Index;
+use super::extend::{Bench, Hit, ReadView};
+use super::index::{Index, Table};
 use super::insert::InsertModel;
-use super::packed::{READ_BASES_MAX, ReadWord, WORDS_MAX, pack_read};
+use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord, WORDS_MAX, pack_read};
 use super::pair::{PairChoice, choose_pair, choose_single, score_min, template_length};
 use super::seed::{Seed, seeds};
+use crate::device::cpu;
 use crate::genome::reference::base_code;
 use crate::genome::{Layout, ReadBatch};
 use crate::kernel::align::Scores;
+use crate::kernel::extend::{Job, Segment};
 
 /// Maps reads to the reference of an index.
 pub struct Mapper {
@@ -95,6 +99,8 @@ pub struct Workspace {
     ballot: Ballot,
     bench: Bench,
     rescued: Vec<Hit>,
+    jobs: Vec<Job>,
+    segments: Vec<Segment>,
 }
 
 impl Workspace {
@@ -156,7 +162,7 @@ impl Workspace {
         self.open.extend(0..reads);
         self.pass(index, scores, |work, read| 0..work.firsts[read]);
         let mut open = std::mem::take(&mut self.open);
-        open.retain(|&read| !self.is_clear(read));
+        open.retain(|&read| !self.is_clear(read, index.genome()));
         self.open = open;
         self.pass(index, scores, |work, read| work.firsts[read]..work.range(read, 2).len());
     }
@@ -168,26 +174,27 @@ impl Workspace {
         scores: &Scores,
         more: impl Fn(&Self, usize) -> Range<usize>,
     ) {
+        let table = index.table();
         for number in 0..self.open.len() {
             let read = self.open[number];
             let (start, more) = (self.range(read, 2).start, more(self, read));
             let range = start + more.start..start + more.end;
             for (bucket, seed) in self.buckets[range.clone()].iter_mut().zip(&self.seeds[range]) {
-                *bucket = index.bucket(seed.hash);
+                *bucket = table.bucket(seed.hash);
             }
         }
         let mut touched = 0;
         for &read in &self.open {
             let (start, more) = (self.range(read, 2).start, more(self, read));
             let buckets = &self.buckets[start + more.start..start + more.end];
-            touched = buckets.iter().fold(touched, |sum, bucket| sum ^ index.touch(bucket.0));
+            touched = buckets.iter().fold(touched, |sum, bucket| sum ^ table.touch(bucket.0));
         }
         std::hint::black_box(touched);
-        self.vote(index, |work, read| more(work, read).end);
+        self.vote(&table, |work, read| more(work, read).end);
         self.extend(index, scores);
     }
 
-    fn vote(&mut self, index: &Index, looked_up: impl Fn(&Self, usize) -> usize) {
+    fn vote(&mut self, table: &Table<'_>, looked_up: impl Fn(&Self, usize) -> usize) {
         self.candidates.clear();
         self.candidate_ends.clear();
         for &read in &self.open {
@@ -196,7 +203,7 @@ impl Workspace {
             let range = start..start + looked_up(self, read);
             if !range.is_empty() {
                 let (seeds, buckets) = (&self.seeds[range.clone()], &self.buckets[range.clone()]);
-                let (found, left_out) = self.ballot.count(index, seeds, buckets, length);
+                let (found, left_out) = self.ballot.count(table, seeds, buckets, length);
                 self.candidates.extend_from_slice(found);
                 self.left_out[read] = (left_out * 256 / range.len()) as u32;
             }
@@ -204,58 +211,124 @@ impl Workspace {
         }
     }
 
+    /// Lays the open reads on all their candidates.
     fn extend(&mut self, index: &Index, scores: &Scores) {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.clear();
         let mut first = 0;
         for (&read, &end) in self.open.iter().zip(&self.candidate_ends) {
-            let view = ReadView {
-                codes: &self.codes[self.range(read, 0)],
-                words: &self.words[self.range(read, 1)],
-            };
-            let candidates = &self.candidates[first..end];
-            self.hits[read].clear();
-            self.hits[read].extend(
-                candidates.iter().map(|place| ungapped(index.genome(), &view, place, scores)),
-            );
+            let (words, length) = (self.range(read, 1), self.range(read, 0).len() as u32);
+            for candidate in &self.candidates[first..end] {
+                jobs.push(Job {
+                    first: oriented(&words, candidate.reverse),
+                    length,
+                    position: candidate.diagonal,
+                });
+            }
             first = end;
         }
+        let genome = index.genome().words();
+        cpu::extend::lay(genome, &self.words, &jobs, scores, &mut self.segments);
+        let mut done = jobs.iter().zip(&self.segments).zip(&self.candidates);
+        first = 0;
+        for (&read, &end) in self.open.iter().zip(&self.candidate_ends) {
+            self.hits[read].clear();
+            let own = done.by_ref().take(end - first).map(|((job, segment), candidate)| {
+                Hit::ungapped(candidate, job.length, segment, scores)
+            });
+            self.hits[read].extend(own);
+            first = end;
+        }
+        self.jobs = jobs;
     }
 
     /// Whether more seeds would say nothing new: a place that nearly matches has been found, and
     /// places that are about as good share most seeds with it.
-    fn is_clear(&self, read: usize) -> bool {
+    fn is_clear(&self, read: usize, genome: &PackedGenome) -> bool {
         let length = self.range(read, 0).len() as i32;
         let seeds = self.range(read, 2).len();
-        seeds == self.firsts[read]
-            || (self.left_out[read] == 0
-                && self.hits[read].iter().any(|hit| hit.score >= length - CLEAR_POINTS))
+        let good =
+            |hit: &Hit| hit.score >= length - CLEAR_POINTS && !genome.is_alternate(hit.position());
+        seeds == self.firsts[read] || (self.left_out[read] == 0 && self.hits[read].iter().any(good))
     }
 
-    /// Aligns a read's doubtful hits with gaps.
-    fn refine(&mut self, read: usize, index: &Index, scores: &Scores) {
-        let view = ReadView {
+    fn view(&self, read: usize) -> ReadView<'_> {
+        ReadView {
             codes: &self.codes[self.range(read, 0)],
             words: &self.words[self.range(read, 1)],
-        };
-        let length = view.codes.len() as i32;
-        let best = self.hits[read].iter().map(|hit| hit.score).max().unwrap_or(0);
+        }
+    }
+
+    /// Aligns the doubtful hits of all reads with gaps.
+    fn refine(&mut self, index: &Index, scores: &Scores) {
+        let mut bench = std::mem::take(&mut self.bench);
+        bench.clear();
+        for read in 0..self.ends.len() {
+            let mut hits = std::mem::take(&mut self.hits[read]);
+            self.add_doubtful(read, &mut hits, index, scores, &mut bench);
+            self.hits[read] = hits;
+        }
+        bench.run(scores);
+        bench.apply(&mut self.hits);
+        self.bench = bench;
+        let genome = index.genome();
+        for read in 0..self.ends.len() {
+            drop_repeated(&mut self.hits[read]);
+            if genome.has_alternates() {
+                let length = self.range(read, 0).len();
+                drop_alternates(&mut self.hits[read], length, genome);
+            }
+        }
+    }
+
+    fn add_doubtful(
+        &self,
+        read: usize,
+        hits: &mut [Hit],
+        index: &Index,
+        scores: &Scores,
+        bench: &mut Bench,
+    ) {
+        let view = self.view(read);
+        let best = hits.iter().map(|hit| hit.score).max().unwrap_or(0);
         // Beside a place without a gap that is as good, one that needs a gap can only be second.
-        let gapped = length - i32::from(scores.gap_open + scores.gap_extend);
+        let gapped = view.codes.len() as i32 - i32::from(scores.gap_open + scores.gap_extend);
         let bar = if best >= gapped { best - 40 } else { i32::MIN };
-        let hits = &mut self.hits[read];
         let mut left = REFINED_MAX;
         for number in 0..hits.len() {
             let (before, [hit, ..]) = hits.split_at_mut(number) else { break };
             if left == 0 || !hit.doubtful || hit.score < bar {
                 continue;
             }
-            // Two diagonals of one alignment: it has been found from the first.
-            if before.iter().any(|other| other.runs.is_some() && is_repeated(other, hit)) {
+            // Two diagonals of one group: the first one's window holds the other's, too.
+            let same = |other: &Hit| {
+                other.reverse == hit.reverse
+                    && other.diagonals == hit.diagonals
+                    && other.diagonals.0 != other.diagonals.1
+                    && !other.doubtful
+            };
+            if before.iter().any(same) {
                 continue;
             }
-            self.bench.refine(index.genome(), &view, hit, scores);
+            hit.doubtful = false;
             left -= 1;
+            bench.add(index.genome(), &view, (read, number), hit);
         }
-        drop_repeated(hits);
+    }
+}
+
+/// First word of a read's one or other orientation.
+fn oriented(words: &Range<usize>, reverse: bool) -> u32 {
+    (words.start + if reverse { words.len() / 2 } else { 0 }) as u32
+}
+
+/// Drops the hits on alternate contigs of a read that has a place on another: they are the same
+/// place again, and say nothing against it.
+fn drop_alternates(hits: &mut Vec<Hit>, length: usize, genome: &PackedGenome) {
+    let primary =
+        |hit: &Hit| hit.score >= score_min(length) && !genome.is_alternate(hit.position());
+    if hits.iter().any(primary) {
+        hits.retain(|hit| !genome.is_alternate(hit.position()));
     }
 }
 
@@ -302,6 +375,7 @@ impl Mapper {
         let per_template = reads_per_template(batch.layout);
         let salt = |template: usize| batch.first_template.wrapping_add(template as u64);
         self.groups(batch, templates, work, |work, first, count| {
+            work.refine(&self.index, &self.scores);
             for number in 0..count {
                 let read = number * per_template;
                 let placed = if per_template == 2 && read + 1 < work.ends.len() {
@@ -359,7 +433,6 @@ impl Mapper {
     }
 
     fn place_single(&self, work: &mut Workspace, read: usize, salt: u64) -> Placed {
-        work.refine(read, &self.index, &self.scores);
         let (length, left_out) = (work.range(read, 0).len(), work.left_out[read]);
         let choice = choose_single(&work.hits[read], length, salt, left_out);
         let place = choice.map(|choice| Place {
@@ -376,8 +449,6 @@ impl Mapper {
         model: &InsertModel,
         salt: u64,
     ) -> Placed {
-        work.refine(read, &self.index, &self.scores);
-        work.refine(read + 1, &self.index, &self.scores);
         let mut choice = self.choose(work, read, model, salt);
         if !choice.proper {
             let found = [0, 1].map(|mate| self.rescue(work, read + mate, read + 1 - mate, model));
@@ -424,7 +495,15 @@ impl Mapper {
         for hit in work.hits[anchor].iter().filter(good).take(ANCHORS_MAX) {
             let (low, high) = window(hit, length as u32, model);
             for candidate in scan(&self.index, &view, !hit.reverse, low, high) {
-                let mut hit = ungapped(self.index.genome(), &view, &candidate, &self.scores);
+                let job = Job {
+                    first: oriented(&(0..view.words.len()), candidate.reverse),
+                    length: length as u32,
+                    position: candidate.diagonal,
+                };
+                let genome = self.index.genome().words();
+                cpu::extend::lay(genome, view.words, &[job], &self.scores, &mut work.segments);
+                let segment = &work.segments[0];
+                let mut hit = Hit::ungapped(&candidate, job.length, segment, &self.scores);
                 if hit.doubtful {
                     work.bench.refine(self.index.genome(), &view, &mut hit, &self.scores);
                 }

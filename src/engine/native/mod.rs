@@ -1,7 +1,11 @@
 //! Our own engine on the CPU: mapping, ordering, calling.
 //!
 //! It is made for short reads. Reads of more than 1024 bases are taken without error, stay without
-//! a place (in a BAM they stand at the end) and are counted in the report.
+//! a place (in a BAM they stand at the end) and are counted in the report, which carries a notice.
+//!
+//! Memory: the index with its reference (2.5 bytes and 1 byte a base), and besides, for one sample,
+//! [`Room::memory`](crate::engine::Room) for placed reads and signatures of templates, one bit a
+//! template for duplicates, and what is under way: a few batches and bins for each thread.
 
 #[cfg(test)]
 mod accuracy;

@@ -1,6 +1,8 @@
 //! Ordering without a global sort: reads are dropped into bins by position as they are placed, and
 //! each bin is put in order when its region is called.
 
+use std::ops::Range;
+
 use zeroize::{Zeroize, Zeroizing};
 
 use super::aligned::AlignedRead;
@@ -93,6 +95,11 @@ impl Bins {
         let count = map.count();
         let (blocks, extents) = (vec![Vec::new(); count], vec![Vec::new(); count]);
         Self { map, blocks, extents, held: 0, room, spill: None }
+    }
+
+    /// Where bins begin.
+    pub fn map(&self) -> &BinMap {
+        &self.map
     }
 
     /// Adds one packed read to a bin; writes all bins to the scratch file when memory has run out.
@@ -209,14 +216,36 @@ impl Bins {
         pass(&Loaded { spilled: Vec::new(), blocks: &self.blocks[UNPLACED] })
     }
 
+    /// Runs of neighbouring bins of one contig, each with `bytes` of reads or a little more where
+    /// there are so many; bins without reads are left out.
+    pub fn runs(&self, bytes: u64) -> Vec<Range<usize>> {
+        let ends = self.map.firsts.iter().skip(1).copied().chain([self.map.count]);
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for (first, end) in self.map.firsts.iter().copied().zip(ends) {
+            let mut room = 0;
+            for bin in (first..end).filter(|&bin| !self.is_empty(bin)) {
+                match runs.last_mut().filter(|_| room > 0) {
+                    Some(run) => run.end = bin + 1,
+                    None => {
+                        runs.push(bin..bin + 1);
+                        room = bytes;
+                    }
+                }
+                room = room.saturating_sub(self.bytes(bin));
+            }
+        }
+        runs
+    }
+
+    /// Bytes of a bin's packed reads.
+    fn bytes(&self, bin: usize) -> u64 {
+        let held = self.blocks[bin].iter().map(|block| block.len() as u64);
+        held.sum::<u64>() + self.extents[bin].iter().map(Extent::bytes).sum::<u64>()
+    }
+
     /// Whether a bin has no reads.
     pub fn is_empty(&self, bin: usize) -> bool {
         self.blocks[bin].is_empty() && self.extents[bin].is_empty()
-    }
-
-    /// Number of bins.
-    pub fn count(&self) -> usize {
-        self.blocks.len()
     }
 
     fn last_bin(&self, contig: u32) -> usize {
@@ -287,6 +316,23 @@ mod tests {
             check_regions(room);
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn runs_hold_every_bin_with_reads_once_and_no_two_contigs() {
+        let reference = reference_of(&[vec![0; 200_000], vec![0; 40_000], vec![0; 10]]);
+        let map = BinMap::new(&reference);
+        let mut bins = Bins::new(map.clone(), Room::default());
+        for (contig, position) in [(0, 5), (0, 40_000), (0, 41_000), (0, 190_000), (1, 7), (2, 0)] {
+            let mut bytes = Vec::new();
+            pack(&read(1, contig, position), b"", &mut bytes);
+            bins.add(map.bin(contig, position), &bytes).unwrap();
+        }
+        let whole = bins.runs(1 << 20);
+        assert_eq!(whole, [1..7, 8..9, 10..11]);
+        let one = bins.bytes(1);
+        assert_eq!(bins.runs(1), [1..2, 2..3, 6..7, 8..9, 10..11]);
+        assert_eq!(bins.runs(2 * one), [1..3, 6..7, 8..9, 10..11]);
     }
 
     fn check_regions(room: Room) {

@@ -2,31 +2,14 @@
 
 use crate::device::cpu::pages;
 use crate::genome::Reference;
+use crate::kernel::extend::mark;
+pub use crate::kernel::extend::{ReadWord, WORDS_MAX, Word};
 
 /// Longest read that is mapped, in bases; longer ones stay unmapped.
-pub const READ_BASES_MAX: usize = 1024;
+pub const READ_BASES_MAX: usize = 64 * WORDS_MAX;
 
 /// Unknown bases before each contig and behind the last: no read can lie on two contigs.
 const GAP_BASES: u64 = 2 * READ_BASES_MAX as u64;
-
-/// Words that hold the longest read.
-pub const WORDS_MAX: usize = READ_BASES_MAX / 64;
-
-/// The two bits of 64 base codes, and which of them are unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Word {
-    low: u64,
-    high: u64,
-    unknown: u64,
-}
-
-/// A read's bases as bit planes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ReadWord {
-    bases: Word,
-    /// Which of the 64 places hold a base.
-    valid: u64,
-}
 
 /// A reference in one coordinate space, contigs apart by unknown bases.
 #[derive(Debug)]
@@ -34,6 +17,8 @@ pub struct PackedGenome {
     words: Vec<Word>,
     starts: Vec<u32>,
     lengths: Vec<u32>,
+    /// Which contigs are alternate forms of a part of another; empty when none is.
+    alternates: Vec<bool>,
 }
 
 /// Gathers bit 0 of each of eight bytes into one byte, the first byte's bit lowest.
@@ -79,6 +64,12 @@ fn reversed(word: &ReadWord) -> [u64; 4] {
     [word.bases.low, word.bases.high, word.bases.unknown, word.valid].map(u64::reverse_bits)
 }
 
+/// Whether a contig is an alternate form of a part of another, by the names of GRCh38's analysis sets:
+/// `chr1_KI270762v1_alt`, `HLA-A*01:01:01:01`.
+pub fn is_alternate(name: &str) -> bool {
+    name.ends_with("_alt") || name.starts_with("HLA-")
+}
+
 impl PackedGenome {
     /// Packs a reference; `None` when it has more bases than 32-bit positions can name.
     pub fn new(reference: &Reference) -> Option<Self> {
@@ -100,7 +91,22 @@ impl PackedGenome {
                 word.unknown |= u64::MAX.checked_shl(chunk.len() as u32).unwrap_or(0);
             }
         }
-        Some(Self { words, starts, lengths })
+        let mut alternates: Vec<bool> =
+            reference.contigs.iter().map(|contig| is_alternate(&contig.name)).collect();
+        if !alternates.contains(&true) {
+            alternates.clear();
+        }
+        Some(Self { words, starts, lengths, alternates })
+    }
+
+    /// Whether any contig is an alternate form of a part of another.
+    pub fn has_alternates(&self) -> bool {
+        !self.alternates.is_empty()
+    }
+
+    /// Whether the contig at a global position is an alternate form of a part of another.
+    pub fn is_alternate(&self, position: u32) -> bool {
+        self.has_alternates() && self.alternates[self.contig_of(position)]
     }
 
     /// Number of contigs.
@@ -123,26 +129,15 @@ impl PackedGenome {
         self.starts.partition_point(|&start| start <= position).saturating_sub(1)
     }
 
+    /// The bit planes of all contigs.
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
     /// Marks the places where a read, laid at the global `position`, differs; gives their number.
-    ///
-    /// Unknown bases of either side differ from everything. `marks` has one word per read word.
     #[inline(always)]
     pub fn mismatches(&self, read: &[ReadWord], position: u32, marks: &mut [u64]) -> u32 {
-        let (first, shift) = ((position / 64) as usize, position % 64);
-        let Some(words) = self.words.get(first..first + read.len() + 1) else {
-            marks.fill(u64::MAX);
-            return u32::MAX;
-        };
-        let mut count = 0;
-        for ((read, pair), mark) in read.iter().zip(words.windows(2)).zip(marks) {
-            let join = |a: u64, b: u64| (a >> shift) | ((b << 1) << (63 - shift));
-            let low = join(pair[0].low, pair[1].low) ^ read.bases.low;
-            let high = join(pair[0].high, pair[1].high) ^ read.bases.high;
-            let unknown = join(pair[0].unknown, pair[1].unknown) | read.bases.unknown;
-            *mark = (low | high | unknown) & read.valid;
-            count += mark.count_ones();
-        }
-        count
+        mark(&self.words, read, position, marks)
     }
 
     /// Whether a read, laid at the global `position`, matches in `run` bases one after the other.

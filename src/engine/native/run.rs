@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Native;
 use super::aligned::AlignedRead;
 use super::alignments;
-use super::call::{CallSettings, MARGIN, Output, RegionCalls, call};
+use super::call::{CallSettings, MARGIN, Output, Qualities, RegionCalls, Slips, Tally, call};
 use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
 use super::insert::InsertModel;
 use super::learn::{Learn, Models};
@@ -241,10 +241,13 @@ fn call_all(
         .with_line("source", format!("dsgd {}", engine.version()))
         .with_line("dsgdCommandLine", request.command_line.clone());
     let mut output = Output::new(request.reference, header, vcf, request.gvcf)?;
+    let (slips, qualities) = learn_library(request, bins, duplicates, meters)?;
     let settings = CallSettings {
         ploidy: request.ploidy,
         haploid: request.haploid.clone(),
         blocks: request.gvcf.is_some(),
+        slips,
+        qualities,
     };
     let reference = request.reference;
     let mut metrics = report.metrics.take().unwrap_or_default();
@@ -276,6 +279,51 @@ fn call_all(
     metrics.finish(reference, request.regions.as_ref());
     report.metrics = Some(metrics);
     Ok(())
+}
+
+/// Most regions whose reads are counted before anything is called.
+const LEARN_REGIONS_MAX: usize = 64;
+
+impl Weigh for Tally {
+    fn weight(&self) -> u64 {
+        0
+    }
+}
+
+/// What the reads say of their library, from regions that lie evenly among those with reads: how
+/// often they slip in repeats, and what their qualities are worth.
+fn learn_library(
+    request: &CallRequest<'_>,
+    bins: &Bins,
+    duplicates: &Duplicates,
+    meters: &Meters,
+) -> Result<(Slips, Qualities), Error> {
+    let reference = request.reference;
+    let map = bins.map();
+    let mut filled: Vec<Stretch> = Vec::new();
+    for (contig, bases) in (0u32..).zip(&reference.contigs) {
+        let starts = (0..bases.bases.len() as u32).step_by(BIN_BASES as usize);
+        let starts = starts.filter(|&start| !bins.is_empty(map.bin(contig, start)));
+        filled.extend(starts.map(|start| Stretch { contig, start, end: start + BIN_BASES }));
+    }
+    let step = filled.len().div_ceil(LEARN_REGIONS_MAX).max(1);
+    let chosen: Vec<_> = filled.into_iter().step_by(step).map(Ok).collect();
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        let work = |stretch: Stretch| {
+            let Stretch { contig, start, end } = stretch;
+            let reads = bins
+                .overlapping(contig, start, end, duplicates)
+                .map_err(|error| flow::Error::in_stage("library", error))?;
+            Ok(Tally::of(reference, contig, start, end, &reads))
+        };
+        let regions = Flow::source(meters, "samples", chosen);
+        for counted in regions.map_parallel(scope, "library", request.threads, work) {
+            tally.merge(&counted?);
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(tally.learn())
 }
 
 /// The stretches to call, in coordinate order; those without reads near are left out unless

@@ -80,6 +80,13 @@ pub struct Extent {
     bytes: u32,
 }
 
+impl Extent {
+    /// Bytes that were sealed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.into()
+    }
+}
+
 const TAG_BYTES: usize = 32;
 
 /// Width of an AES block, at whose multiples extents begin.

@@ -89,13 +89,36 @@ fn the_copies_of_a_tandem_repeat_are_places_of_their_own() {
     let unit = random_bases(31, 53);
     let repeat: Vec<u8> = std::iter::repeat_n(&unit, 8).flatten().copied().collect();
     let bases = [random_bases(32, 5000), repeat, random_bases(33, 5000)].concat();
-    let reference = reference_of(&[bases.clone()]);
+    let reference = reference_of(std::slice::from_ref(&bases));
     for start in [5060, 5120, 5200] {
         let placed = map(&reference, &[bases[start..start + 150].to_vec()], Layout::Single);
         assert_eq!(placed[0].mapping_quality, 0, "{placed:?}");
     }
     let unique = map(&reference, &[bases[4960..5110].to_vec()], Layout::Single);
     assert!(unique[0].mapping_quality >= 40 && unique[0].position == 4960);
+}
+
+#[test]
+fn alternate_contigs_say_nothing_against_the_place_on_the_chromosome() {
+    let chromosome = random_bases(61, 20_000);
+    let own = random_bases(62, 1000);
+    let alternate = [&chromosome[5000..7000], &own, &chromosome[7000..8000]].concat();
+    let shared = chromosome[5500..5650].to_vec();
+    let mut nearer = shared.clone();
+    nearer[70] = (nearer[70] + 1) % 4;
+    let mut changed = alternate;
+    changed[570] = nearer[70];
+    let reads = [shared, nearer, own[300..450].to_vec()];
+    let mut reference = reference_of(&[chromosome, changed]);
+    for (name, qualities) in [("chr1_KI270762v1_alt", [60, 60, 60]), ("chr2", [27, 27, 60])] {
+        reference.contigs[1].name = name.into();
+        let placed = map(&reference, &reads, Layout::Single);
+        let found: Vec<u8> = placed.iter().map(|read| read.mapping_quality).collect();
+        assert_eq!(found, qualities, "{name}");
+        let on_chromosome = name != "chr2";
+        assert_eq!((placed[0].contig, placed[1].contig == 0), (0, on_chromosome));
+        assert_eq!(placed[2].contig, 1);
+    }
 }
 
 #[test]

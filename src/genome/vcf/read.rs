@@ -36,6 +36,9 @@ pub fn read_variants(reader: impl Read, reference: &Reference) -> Result<Vec<Var
     }
 }
 
+/// PS of a phased genotype that has none (VCF 4.3, section 1.6.2): no position has this number.
+const CONTIG_PHASE_SET: u32 = 0;
+
 fn malformed(line: u64, what: &'static str) -> Error {
     Error::Malformed { line, what }
 }
@@ -120,6 +123,10 @@ fn read_field(variant: &mut Variant, key: &str, value: &str) -> Option<()> {
         if !value.contains('.') {
             let alleles = value.split(['/', '|']).map(|allele| allele.parse().ok());
             variant.genotype = alleles.collect::<Option<_>>()?;
+            // Without PS, all phased genotypes of a contig are of one set.
+            if value.contains('|') {
+                variant.phase_set.get_or_insert(CONTIG_PHASE_SET);
+            }
         }
         return Some(());
     }

@@ -14,8 +14,8 @@
 //!
 //! `K2` outlives every process but the keeper, and no power cut: what was not used then is lost at this
 //! end. A sender has no such key any more and goes on behind it; a receiver refuses it as
-//! [`Error::Lost`], and its operator declares it lost at both ends. A sub-block of which a part is used
-//! is protected against the disk's memory from when all of it is used.
+//! [`Error::Lost`], and its operator gives it up at both ends (`dsgd keys retire`). A sub-block of which a
+//! part is used is protected against the disk's memory from when all of it is used.
 //!
 //! Source: Fujiwara et al. 2022, Sci. Rep. 12:18530, "Key management", Fig. 5; Wei et al. 2011,
 //! "Reliably erasing data from flash-based solid state drives", FAST'11.

@@ -12,7 +12,7 @@ use super::*;
 use crate::base::{ByteCount, Clock, SiteId};
 use crate::kernel::keystream;
 use crate::key::random::OperatingSystem;
-use crate::key::{Follower, KeyStore, LinkSettings, Sender, pad, preshared};
+use crate::key::{AtRest, Follower, KeyStore, LinkSettings, Sender, pad, preshared};
 
 const HEADER: usize = pad::HEADER_BYTES;
 /// Units of each direction: two sub-blocks and a part of one.
@@ -124,6 +124,8 @@ fn both_ends_work_out_the_same_key_from_what_is_apart() {
         assert_eq!(keepers[0].vault().len(), 6);
         assert!(world.imported(0) == world.whole[..lengths], "K1 and no K2");
         let expected = world.expected();
+        let level = world.store(0).unwrap().level(&site(1)).unwrap();
+        assert_eq!(level.at_rest, AtRest::Computational);
         let (mut sender, mut follower) = (world.sender(), world.follower());
         // Frames of all kinds, some of them over the end of a sub-block.
         for bytes in [16, 4000, 1 << 20, 65_536, 900_000, 50_000] {

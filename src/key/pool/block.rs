@@ -314,9 +314,20 @@ impl BlockFile {
         Ok(Self { description, path: path.into(), file })
     }
 
+    /// Opens a block whose header was read before and never changes.
+    pub(super) fn reopen(path: &Path, description: Description) -> Result<Self, Error> {
+        let file = File::options().read(true).write(true).open(path).map_err(failed(path))?;
+        Ok(Self { description, path: path.into(), file })
+    }
+
     /// The block as it is on the disk now.
     pub(super) fn block(&self) -> Result<Block, Error> {
         let StateRecord { state, position, .. } = self.record()?;
+        let length = self.file.metadata().map_err(failed(&self.path))?.len();
+        let ended = matches!(state, State::Spent | State::Lost);
+        if !ended && length < offset(self.description.units) {
+            return Err(Error::Pool { path: self.path.clone(), what: "it is truncated" });
+        }
         Ok(Block { description: self.description.clone(), state, position })
     }
 

@@ -11,16 +11,18 @@
 //! what blocks there are holds the lock.
 
 mod block;
+mod import;
 mod source;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,9 @@ use block::{BlockFile, failed};
 
 /// The name of this kind of link in the configuration.
 pub const KIND: &str = "pool";
+
+/// Headers of blocks that were given up, of one stream, that are kept to be looked at.
+const LOST_KEPT: usize = 64;
 
 const VERSION: u32 = 1;
 const TERMS: &str = "pool.json";
@@ -98,6 +103,8 @@ pub struct Pool {
     folder: PathBuf,
     site: SiteId,
     clock: Clock,
+    /// Headers that were read: they never change.
+    known: Arc<Mutex<BTreeMap<BlockId, Description>>>,
 }
 
 /// The folder of the pool of the link to `peer`, in a site's state folder.
@@ -113,7 +120,12 @@ impl Pool {
     /// Opens the pool of `site` in `folder`, which is made if it is not there.
     pub fn open(folder: &Path, site: SiteId, clock: Clock) -> Result<Self, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
-        Ok(Self { folder: folder.into(), site, clock })
+        Ok(Self::at(folder.into(), site, clock))
+    }
+
+    /// The pool in a folder that may not be there yet.
+    fn at(folder: PathBuf, site: SiteId, clock: Clock) -> Self {
+        Self { folder, site, clock, known: Arc::default() }
     }
 
     /// Where it is.
@@ -157,7 +169,7 @@ impl Pool {
     pub fn append(&self, description: Description, bytes: &[u8]) -> Result<Block, Error> {
         let refused = |what| Error::Pool { path: self.folder.clone(), what };
         let length = bytes.len() as u64;
-        if !(1..=BLOCK_BYTES_MAX).contains(&length) || length % UNIT_BYTES != 0 {
+        if !(1..=BLOCK_BYTES_MAX).contains(&length) || !length.is_multiple_of(UNIT_BYTES) {
             return Err(refused("a block has from 16 bytes to 64 MiB, in units of 16"));
         }
         let stream = &description.stream;
@@ -240,25 +252,40 @@ impl Pool {
         }
     }
 
-    /// Ends every block of `stream` that lies wholly below `mark`, which no session may use any
-    /// more, and forgets the headers that are not needed.
-    pub fn retire(&self, stream: &StreamId, mark: u64) -> Result<(), Error> {
+    /// Ends every block of `stream` that lies wholly below `mark` and has no part in a range that is
+    /// `held`: no session may use it any more. Forgets the headers that are not needed.
+    pub fn retire(&self, stream: &StreamId, mark: u64, held: &[KeyRange]) -> Result<(), Error> {
         let _lock = self.lock()?;
         let blocks = self.of_stream(stream)?;
-        let last = blocks.iter().filter_map(Block::range).map(|range| range.end()).max();
-        for block in blocks {
+        let end = |block: &Block| block.range().map(|range| range.end());
+        let last = blocks.iter().filter_map(end).max();
+        let mut lost = blocks.iter().filter(|block| block.state == State::Lost).count();
+        let mut forgotten = false;
+        for block in &blocks {
             let path = self.path(block.description.id);
-            let passed = block.range().is_some_and(|range| range.end() <= mark);
-            if block.state.is_usable() && passed {
-                BlockFile::open(&path)?.end(State::Spent)?;
-            }
-            let ended = passed || matches!(block.state, State::Lost | State::Spent);
-            let needed = block.range().map(|range| range.end()) == last && last.is_some();
-            if ended && !needed && block.state != State::Pending {
+            let forget = match block.state {
+                State::Pending => false,
+                State::Spent => true,
+                State::Lost => {
+                    lost -= 1;
+                    lost >= LOST_KEPT
+                }
+                State::Ready | State::Active => {
+                    let passed = block.range().is_some_and(|range| {
+                        range.end() <= mark && !held.iter().any(|held| held.overlaps(&range))
+                    });
+                    if passed {
+                        BlockFile::open(&path)?.end(State::Spent)?;
+                    }
+                    passed
+                }
+            };
+            if forget && end(block) != last {
                 fs::remove_file(&path).map_err(failed(&path))?;
+                forgotten = true;
             }
         }
-        self.sync_folder()
+        if forgotten { self.sync_folder() } else { Ok(()) }
     }
 
     /// One block.
@@ -280,15 +307,34 @@ impl Pool {
     /// Every block that is whole, by stream, position and age. A damaged one is left out: its keys
     /// are not used.
     pub fn blocks(&self) -> Result<Vec<Block>, Error> {
-        let mut blocks = Vec::new();
-        for path in block_paths(&self.folder)? {
-            blocks.extend(BlockFile::open(&path).and_then(|file| file.block()).ok());
-        }
+        let mut blocks: Vec<Block> =
+            self.read_blocks()?.into_iter().filter_map(Result::ok).collect();
         blocks.sort_by_key(|block| {
             let Description { stream, created, id, .. } = &block.description;
             (stream.clone(), block.position.unwrap_or(u64::MAX), *created, *id)
         });
         Ok(blocks)
+    }
+
+    fn read_blocks(&self) -> Result<Vec<Result<Block, Error>>, Error> {
+        let ids = block_ids(&self.folder)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|id, _| ids.contains(id));
+        let read = |id: &BlockId| -> Result<Block, Error> {
+            let path = self.path(*id);
+            let file = match known.get(id) {
+                Some(description) => BlockFile::reopen(&path, description.clone())?,
+                None => BlockFile::open(&path)?,
+            };
+            let block = file.block()?;
+            known.entry(*id).or_insert(file.description);
+            Ok(block)
+        };
+        Ok(ids.iter().map(read).collect())
+    }
+
+    fn open_block(&self, id: BlockId) -> Result<BlockFile, Error> {
+        BlockFile::open(&self.path(id))
     }
 
     /// How much of `stream` there is; `mark` is the first position that was never reserved.
@@ -321,13 +367,17 @@ impl Pool {
     }
 
     /// The first position after every block of the stream.
+    ///
+    /// Errors: when a block cannot be read, since it may have had any position.
     fn end_of(&self, stream: &StreamId) -> Result<u64, Error> {
-        // A block that cannot be read may have had any position.
-        for path in block_paths(&self.folder)? {
-            BlockFile::open(&path)?.block()?;
+        let mut end = 0;
+        for block in self.read_blocks()? {
+            let block = block?;
+            if block.description.stream == *stream {
+                end = end.max(block.range().map_or(0, |range| range.end()));
+            }
         }
-        let ends = self.of_stream(stream)?.into_iter().filter_map(|block| block.range());
-        Ok(ends.map(|range| range.end()).max().unwrap_or(0))
+        Ok(end)
     }
 
     fn path(&self, id: BlockId) -> PathBuf {
@@ -358,18 +408,19 @@ impl Pool {
     }
 }
 
-/// The files of all blocks in a folder; none if the folder is not there.
-fn block_paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The names of all blocks in a folder; none if the folder is not there.
+fn block_ids(folder: &Path) -> Result<BTreeSet<BlockId>, Error> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         entries => entries.map_err(failed(folder))?,
     };
-    let mut paths = Vec::new();
+    let mut ids = BTreeSet::new();
     for entry in entries {
         let path = entry.map_err(failed(folder))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            paths.push(path);
+            ids.extend(stem.and_then(|stem| stem.parse::<BlockId>().ok()));
         }
     }
-    Ok(paths)
+    Ok(ids)
 }

@@ -1,40 +1,26 @@
 //! Keys from the pool of a link: what a session sees of it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use crate::base::BitRate;
 
 use super::super::source::Opening;
 use super::super::{Class, Error, KeyRange, KeySource, Kind, Provenance, Source, StreamId};
-use super::block::{BlockFile, State};
-use super::{BlockId, Pool, block_paths, folder_in, keeps_to};
+use super::block::{Block, BlockFile, State};
+use super::{Pool, folder_in, keeps_to};
+
+/// Files that are kept open: a session reads from one block or from two.
+const FILES_OPEN: usize = 4;
 
 /// One end of a link whose keys are in a pool.
 pub struct PooledLink {
     pool: Pool,
     provenance: Provenance,
     rate: BitRate,
-    files: RefCell<BTreeMap<BlockId, BlockFile>>,
-}
-
-/// A part of a range that lies in one block.
-struct Part {
-    id: BlockId,
-    state: State,
-    /// First unit of the part in the stream, and how many.
-    range: KeyRange,
-    /// The same, counted from the start of the block.
-    first: u64,
-    /// Units of the whole block.
-    units: u64,
-}
-
-impl Part {
-    fn ends_its_block(&self) -> bool {
-        self.first + self.range.units == self.units
-    }
+    /// The blocks that were read from last.
+    recent: RefCell<Vec<(Block, BlockFile)>>,
+    /// The blocks there were when sweeping began: nobody uses them meanwhile.
+    swept: RefCell<Option<Vec<Block>>>,
 }
 
 /// Opens the pool that the settings name, or else the one in the folder of the link, for
@@ -42,7 +28,7 @@ impl Part {
 pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {
     let default = || folder_in(opening.folder);
     let folder = opening.settings.file.clone().unwrap_or_else(default);
-    let pool = Pool { folder, site: opening.site.clone(), clock: opening.clock.clone() };
+    let pool = Pool::at(folder, opening.site.clone(), opening.clock.clone());
     let terms = pool.terms()?;
     let rate = terms.as_ref().map_or(BitRate(0), |terms| terms.rate);
     let provenance = terms.map_or_else(
@@ -54,72 +40,76 @@ pub fn open(opening: &Opening<'_>) -> Result<Box<dyn KeySource>, Error> {
         },
         |terms| terms.provenance(),
     );
-    Ok(Box::new(PooledLink { pool, provenance, rate, files: RefCell::default() }))
+    let (recent, swept) = (RefCell::default(), RefCell::default());
+    Ok(Box::new(PooledLink { pool, provenance, rate, recent, swept }))
+}
+
+/// The part of `range` that lies in a block, if it has one that sessions may use.
+fn part_of(block: &Block, stream: &StreamId, range: KeyRange) -> Option<KeyRange> {
+    let whole = block.range().filter(|_| block.state.is_usable())?;
+    let start = whole.position.max(range.position);
+    let part = KeyRange::between(start, whole.end().min(range.end()));
+    (part.units > 0 && block.description.stream == *stream).then_some(part)
 }
 
 impl PooledLink {
-    /// Opens the files that are new and forgets those that are gone.
-    fn refresh(&self) -> Result<(), Error> {
-        let mut files = self.files.borrow_mut();
-        let paths = block_paths(&self.pool.folder)?;
-        let name = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<BlockId>().ok();
-        let there: BTreeMap<_, _> =
-            paths.into_iter().filter_map(|path| Some((name(&path)?, path))).collect();
-        files.retain(|id, _| there.contains_key(id));
-        for (id, path) in there {
-            if !files.contains_key(&id) {
-                // What is damaged or just being removed has no keys for anybody.
-                files.extend(BlockFile::open(&path).ok().map(|file| (id, file)));
+    /// Does `act` with every part of `range` that lies in a usable block, from the lowest on: the part,
+    /// its block, the block's file. Says how many units there were.
+    fn in_parts(
+        &self,
+        stream: &StreamId,
+        range: KeyRange,
+        mut act: impl FnMut(KeyRange, &mut Block, &BlockFile) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
+        self.find(stream, range)?;
+        let mut recent = self.recent.borrow_mut();
+        let mut units = 0;
+        for (block, file) in recent.iter_mut() {
+            if let Some(part) = part_of(block, stream, range) {
+                units += part.units;
+                act(part, block, file)?;
             }
         }
+        Ok(units)
+    }
+
+    /// Makes the blocks that have a part of `range` the recent ones, in order, unless they are.
+    fn find(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
+        let mut recent = self.recent.borrow_mut();
+        for (block, file) in recent.iter_mut() {
+            *block = file.block()?;
+        }
+        let parts = recent.iter().filter_map(|(block, _)| part_of(block, stream, range));
+        if parts.map(|part| part.units).sum::<u64>() == range.units {
+            return Ok(());
+        }
+        let blocks = self.pool.blocks()?;
+        let found: Vec<_> =
+            blocks.into_iter().filter(|block| part_of(block, stream, range).is_some()).collect();
+        recent.retain(|(block, _)| !found.contains(block));
+        recent.truncate(FILES_OPEN);
+        for block in found {
+            let file = self.pool.open_block(block.description.id)?;
+            recent.push((block, file));
+        }
+        recent.sort_by_key(|(block, _)| block.position);
         Ok(())
     }
 
-    /// The parts of `range` that lie in usable blocks, in order.
-    fn parts(&self, stream: &StreamId, range: KeyRange) -> Vec<Part> {
-        let files = self.files.borrow();
-        let mut parts: Vec<Part> = files
-            .values()
-            .filter(|file| file.description.stream == *stream)
-            .filter_map(|file| {
-                let block = file.block().ok().filter(|block| block.state.is_usable())?;
-                let whole = block.range()?;
-                let start = whole.position.max(range.position);
-                let part = KeyRange::between(start, whole.end().min(range.end()));
-                let first = start.saturating_sub(whole.position);
-                let (id, units) = (file.description.id, whole.units);
-                (part.units > 0).then_some(Part {
-                    id,
-                    state: block.state,
-                    range: part,
-                    first,
-                    units,
-                })
-            })
-            .collect();
-        parts.sort_by_key(|part| part.range.position);
-        parts
-    }
-
-    fn covering(&self, stream: &StreamId, range: KeyRange) -> Option<Vec<Part>> {
-        let parts = self.parts(stream, range);
-        let units: u64 = parts.iter().map(|part| part.range.units).sum();
-        (units == range.units).then_some(parts)
-    }
-
-    fn wipe(&self, stream: &StreamId, range: KeyRange, again: bool) -> Result<(), Error> {
-        for part in self.parts(stream, range) {
-            let files = self.files.borrow();
-            let Some(file) = files.get(&part.id) else { continue };
-            if !again && file.is_wiped(part.first + part.range.units - 1)? {
-                continue;
+    fn wipe(&self, stream: &StreamId, range: KeyRange, always: bool) -> Result<(), Error> {
+        let wipe = |part: KeyRange, block: &mut Block, file: &BlockFile| {
+            let first = part.position - block.position.unwrap_or(0);
+            if !always && file.is_wiped(first + part.units - 1)? {
+                return Ok(());
             }
-            file.wipe(part.first, part.range.units)?;
-            if part.state == State::Ready {
-                file.set(State::Active, Some(part.range.position - part.first))?;
+            file.wipe(first, part.units)?;
+            if block.state == State::Ready {
+                file.set(State::Active, block.position)?;
+                block.state = State::Active;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        self.in_parts(stream, range, wipe).map(drop)
     }
 }
 
@@ -133,18 +123,15 @@ impl KeySource for PooledLink {
     }
 
     fn ready(&self, stream: &StreamId) -> Result<Vec<KeyRange>, Error> {
-        self.refresh()?;
         let all = KeyRange { position: 0, units: u64::MAX };
-        let files = self.files.borrow();
-        // Terms may have become wider since this session was told them.
-        let kept = |part: &Part| {
-            files.get(&part.id).is_some_and(|file| keeps_to(&self.provenance, &file.description))
-        };
         let mut ranges: Vec<KeyRange> = Vec::new();
-        for part in self.parts(stream, all).into_iter().filter(kept) {
+        for block in self.pool.blocks()? {
+            // Terms may have become wider since this session was told them.
+            let kept = keeps_to(&self.provenance, &block.description);
+            let Some(part) = part_of(&block, stream, all).filter(|_| kept) else { continue };
             match ranges.last_mut() {
-                Some(last) if last.end() == part.range.position => last.units += part.range.units,
-                _ => ranges.push(part.range),
+                Some(last) if last.end() == part.position => last.units += part.units,
+                _ => ranges.push(part),
             }
         }
         Ok(ranges)
@@ -152,43 +139,41 @@ impl KeySource for PooledLink {
 
     fn read(&self, stream: &StreamId, range: KeyRange, out: &mut [u8]) -> Result<(), Error> {
         assert_eq!(out.len() as u64, range.bytes(), "the caller made room for the range");
-        let mut parts = self.covering(stream, range);
-        if parts.is_none() {
-            self.refresh()?;
-            parts = self.covering(stream, range);
+        let units = self.in_parts(stream, range, |part, block, file| {
+            let start = (part.position - range.position) * super::UNIT_BYTES;
+            let place = &mut out[start as usize..][..part.bytes() as usize];
+            file.read(part.position - block.position.unwrap_or(0), place)
+        })?;
+        if units == range.units {
+            return Ok(());
         }
+        out.fill(0);
         let what = "no block of it has the keys that are asked for";
-        let parts = parts.ok_or(Error::Pool { path: self.pool.folder.clone(), what })?;
-        let files = self.files.borrow();
-        let mut rest = out;
-        for part in parts {
-            let (place, later) = rest.split_at_mut(part.range.bytes() as usize);
-            if let Some(file) = files.get(&part.id) {
-                file.read(part.first, place)?;
-            }
-            rest = later;
+        Err(Error::Pool { path: self.pool.folder().into(), what })
+    }
+
+    fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
+        self.wipe(stream, range, true)
+    }
+
+    fn sweep(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
+        let mut swept = self.swept.borrow_mut();
+        let blocks = match &mut *swept {
+            Some(blocks) => blocks,
+            none => none.insert(self.pool.blocks()?),
+        };
+        if blocks.iter().any(|block| part_of(block, stream, range).is_some()) {
+            self.wipe(stream, range, false)?;
         }
         Ok(())
     }
 
-    fn erase(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
-        if self.covering(stream, range).is_none() {
-            self.refresh()?;
+    fn retire(&self, stream: &StreamId, mark: u64, held: &[KeyRange]) -> Result<(), Error> {
+        if !self.pool.folder().exists() {
+            return Ok(());
         }
-        self.wipe(stream, range, true)
-    }
-
-    /// No session is open: whatever lies before the end of a reservation is never used any more.
-    fn sweep(&self, stream: &StreamId, range: KeyRange) -> Result<(), Error> {
-        if self.files.borrow().is_empty() {
-            self.refresh()?;
-        }
-        let below = KeyRange::between(0, range.end());
-        let mut ended = self.parts(stream, below).into_iter().filter(|part| part.ends_its_block());
-        if ended.next().is_some() {
-            self.pool.retire(stream, range.end())?;
-            self.refresh()?;
-        }
-        self.wipe(stream, range, false)
+        *self.swept.borrow_mut() = None;
+        self.recent.borrow_mut().clear();
+        self.pool.retire(stream, mark, held)
     }
 }

@@ -111,10 +111,21 @@ fn blocks_are_used_wiped_and_retired_and_positions_never_come_again() {
     let next = agreed(&a, &b, &bytes(2, 32));
     assert_eq!(a.block(next).unwrap().position, Some(512), "after everything there was");
     assert_eq!(level().remaining, ByteCount(32));
-    a.retire(&stream("a", "b"), 512).unwrap();
+    a.retire(&stream("a", "b"), 512, &[]).unwrap();
     assert!(!path.exists(), "another block remembers the position");
     let lease = store(&folder, "a", "b").sender(&site("b")).unwrap().take(32).unwrap();
     assert!(lease.bytes() == bytes(2, 32));
+}
+
+#[test]
+fn a_block_with_keys_that_are_held_stays_whole() {
+    let (_folder, a, b) = pair();
+    let ids = [agreed(&a, &b, &bytes(1, 64)), agreed(&a, &b, &bytes(2, 64))];
+    a.retire(&stream("a", "b"), 8, &[KeyRange { position: 3, units: 1 }]).unwrap();
+    assert_eq!(a.block(ids[0]).unwrap().state, State::Ready);
+    assert_eq!(a.block(ids[1]).unwrap().state, State::Spent);
+    a.retire(&stream("a", "b"), 8, &[]).unwrap();
+    assert!(a.block(ids[0]).is_err(), "forgotten, since another has the highest position");
 }
 
 #[test]
@@ -128,6 +139,35 @@ fn a_session_takes_keys_that_arrive_while_it_waits() {
     let lease = sender.take(96).unwrap();
     assert!(lease.bytes() == [bytes(1, 48), bytes(2, 48)].concat(), "over the border of blocks");
     assert!(follower.fetch(lease.range()).unwrap().bytes() == lease.bytes());
+}
+
+#[test]
+fn a_pad_that_was_carried_is_ready_at_both_ends_and_agreed_blocks_come_after_it() {
+    let (folder, a, b) = pair();
+    let blocks = |pool: &Pool| pool.blocks().unwrap().len();
+    let mut random = crate::key::random::OperatingSystem::new(site("a"));
+    let sites = [site("a"), site("b")];
+    let made =
+        crate::key::pad::generate(sites, ByteCount(8192), &mut random, folder.path(), &clock());
+    let [for_a, for_b] = made.unwrap();
+    let key = fs::read(&for_a).unwrap()[crate::key::pad::HEADER_BYTES..].to_vec();
+    let copy = folder.path().join("copy");
+    fs::copy(&for_a, &copy).unwrap();
+    assert!(a.import_pad(&site("c"), &for_a).is_err(), "for another link");
+    a.import_pad(&site("b"), &for_a).unwrap();
+    b.import_pad(&site("a"), &for_b).unwrap();
+    assert!(!for_a.exists());
+    assert_eq!((blocks(&a), blocks(&b)), (2, 2));
+    assert!(a.import_pad(&site("b"), &copy).is_err(), "twice");
+    agreed(&a, &b, &bytes(1, 64));
+    let mut sender = store(&folder, "a", "b").sender(&site("b")).unwrap();
+    let mut follower = store(&folder, "b", "a").follower(&site("a")).unwrap();
+    let lease = sender.take(4096).unwrap();
+    assert!(lease.bytes() == &key[..4096]);
+    assert!(follower.fetch(lease.range()).unwrap().bytes() == lease.bytes());
+    assert!(sender.take(64).unwrap().bytes() == bytes(1, 64));
+    let mut back = store(&folder, "b", "a").sender(&site("a")).unwrap();
+    assert!(back.take(4096).unwrap().bytes() == &key[4096..]);
 }
 
 #[test]
@@ -298,7 +338,7 @@ proptest! {
                 }
                 Step::Retire => {
                     let mark = used.iter().map(KeyRange::end).max().unwrap_or(0);
-                    a.retire(&stream("a", "b"), mark).unwrap();
+                    a.retire(&stream("a", "b"), mark, &[]).unwrap();
                 }
             }
             let blocks = a.blocks().unwrap();

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use crate::base::Chunk;
-use crate::engine::compare::{Comparison, compare};
+use crate::engine::compare::{Calibration, Comparison, compare};
 use crate::engine::native::{Index, Native};
 use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
@@ -15,7 +15,7 @@ use crate::genome::inflate::InflateReader;
 use crate::genome::lanes::{Input, Lane, reads};
 use crate::genome::region::{Region, Regions};
 use crate::genome::vcf::read_variants;
-use crate::genome::{ReadGroup, Reference, Variant};
+use crate::genome::{ReadGroup, Reference};
 
 /// A folder of the shared test data, or `None` with a note.
 pub(super) fn shared(part: &str) -> Option<PathBuf> {
@@ -57,41 +57,11 @@ fn regions(path: &Path) -> Regions {
 /// What came of a measurement.
 struct Measured {
     comparison: Comparison,
-    phase: Phase,
+    /// With all calls, whatever their filters.
+    all: Comparison,
     gvcf: Vec<u8>,
     gvcf_tabix: Vec<u8>,
     contigs: Vec<(String, usize)>,
-}
-
-/// Neighbouring phased sites of one phase set, and those among them where the truth is the other
-/// way round.
-#[derive(Debug, Default, PartialEq)]
-struct Phase {
-    phased: usize,
-    pairs: usize,
-    switches: usize,
-}
-
-fn phase(truth: &[Variant], calls: &[Variant]) -> Phase {
-    let key = |variant: &Variant| {
-        (variant.contig, variant.position, variant.reference.clone(), variant.alternates.clone())
-    };
-    let heterozygous = |variant: &&Variant| matches!(variant.genotype[..], [0, 1] | [1, 0]);
-    let known: HashMap<_, u8> =
-        truth.iter().filter(heterozygous).map(|site| (key(site), site.genotype[0])).collect();
-    let mut last: HashMap<(u32, u32), bool> = HashMap::new();
-    let mut phase = Phase::default();
-    for site in calls.iter().filter(heterozygous).filter(|site| site.filters.is_empty()) {
-        let Some(set) = site.phase_set else { continue };
-        phase.phased += 1;
-        let Some(&first) = known.get(&key(site)) else { continue };
-        let same = first == site.genotype[0];
-        if let Some(before) = last.insert((site.contig, set), same) {
-            phase.pairs += 1;
-            phase.switches += usize::from(before != same);
-        }
-    }
-    phase
 }
 
 /// Calls the sample of these pairs of files and compares the PASS records with the truth.
@@ -143,13 +113,17 @@ fn measure(
     }
     let calls = read_variants(&vcf[..], &reference).unwrap();
     let truth = read_variants(&text(&folder.join(truth))[..], &reference).unwrap();
-    let comparison = compare(&reference, &truth, &calls, &regions(&folder.join(wanted)), 2);
-    let phase = phase(&truth, &calls);
-    let Comparison { snp, indel, homopolymer, .. } = &comparison;
+    let wanted = regions(&folder.join(wanted));
+    let comparison = compare(&reference, &truth, &calls, &wanted, 2);
+    let mut unfiltered = calls;
+    unfiltered.iter_mut().for_each(|call| call.filters.clear());
+    let all = compare(&reference, &truth, &unfiltered, &wanted, 2);
+    let Comparison { snp, indel, homopolymer, phase, .. } = &comparison;
     let _ = writeln!(std::io::stderr(), "{snp:?}\n{indel:?}\n{homopolymer:?}\n{phase:?}");
+    let _ = writeln!(std::io::stderr(), "{}", all.calibration.csv());
     let contigs = reference.contigs.iter().map(|c| (c.name.clone(), c.bases.len())).collect();
     let gvcf = gvcf.into_inner().unwrap();
-    Measured { comparison, phase, gvcf, gvcf_tabix: report.gvcf_tabix, contigs }
+    Measured { comparison, all, gvcf, gvcf_tabix: report.gvcf_tabix, contigs }
 }
 
 #[test]
@@ -161,8 +135,11 @@ fn real_reads_of_hg002_give_the_variants_of_its_truth_set() {
     ];
     let measured = measure(&folder, "ref_slices.fa", &lanes, "truth_slices.vcf", "conf_slices.bed");
     let found = &measured.comparison;
-    assert!(found.snp.f1 >= 0.99, "{:?}", found.snp);
-    assert!(found.indel.f1 >= 0.92, "{:?}", found.indel);
+    assert!(found.snp.f1 >= 0.998, "{:?}", found.snp);
+    assert!(found.indel.f1 >= 0.94, "{:?}", found.indel);
+    // Its truth is not phased.
+    assert_eq!((found.phase.pairs, found.phase.switches), (0, 0));
+    assert!(found.phase.phased > 100, "{:?}", found.phase);
 }
 
 #[test]
@@ -172,11 +149,33 @@ fn simulated_reads_give_the_variants_of_their_donor() {
     let measured = measure(&folder, "ref.fa.gz", &lanes, "truth.vcf.gz", "eval.bed");
     let found = &measured.comparison;
     assert!(found.snp.f1 >= 0.999, "{:?}", found.snp);
-    assert!(found.indel.f1 >= 0.98, "{:?}", found.indel);
-    assert!(measured.phase.pairs > 300, "{:?}", measured.phase);
-    assert_eq!(measured.phase.switches, 0, "{:?}", measured.phase);
+    // The best peer has 0.9853; two records of the truth do not spell what was simulated.
+    assert!(found.indel.f1 >= 0.989, "{:?}", found.indel);
+    for class in &found.indel_by_length[..3] {
+        for score in [&class.insertions, &class.deletions] {
+            assert!(score.missed <= 2 && score.found > 0, "{class:?}");
+        }
+    }
+    assert!(found.homopolymer.f1 >= 0.98, "{:?}", found.homopolymer);
+    assert!(found.phase.pairs > 300, "{:?}", found.phase);
+    assert_eq!(found.phase.switches, 0, "{:?}", found.phase);
+    qualities_are_true(&measured.all.calibration);
     every_base_is_said_once(&measured);
     bcftools_reads_it(&measured);
+}
+
+/// Few of the calls with a high quality are wrong, and some of those with a low one are.
+fn qualities_are_true(calibration: &Calibration) {
+    for bins in [&calibration.quality, &calibration.genotype_quality] {
+        for bin in bins {
+            // Three times as many as predicted, and what chance adds to small numbers.
+            let most = 3.0 * bin.expected + 3.0;
+            assert!((bin.wrong as f64) <= most, "{bin:?}");
+        }
+        let high = bins.iter().filter(|bin| bin.from >= 40);
+        let (calls, wrong) = high.fold((0, 0), |sum, bin| (sum.0 + bin.calls, sum.1 + bin.wrong));
+        assert!(calls > 1000 && wrong * 500 <= calls, "{calls} {wrong}");
+    }
 }
 
 /// Blocks and variants follow each other without a gap; blocks overlap nothing.

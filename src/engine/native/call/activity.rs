@@ -65,6 +65,9 @@ pub(super) fn windows(
     start: u32,
     end: u32,
 ) -> Vec<Window> {
+    if evidence.is_empty() {
+        return Vec::new();
+    }
     // What joins and cuts windows lies within twice their longest length.
     let from = start.saturating_sub(2 * WINDOW_BASES_MAX);
     let to = (end + 2 * WINDOW_BASES_MAX).min(reference.len() as u32);
@@ -188,7 +191,7 @@ impl Tally {
             for (offset, (&base, &other)) in ours.iter().zip(theirs).enumerate() {
                 let offset = step * STEP + offset;
                 let quality = read.qualities[at + offset];
-                if base != other && base < 4 && quality >= QUALITY_MIN {
+                if base != other && base.max(other) < 4 && quality >= QUALITY_MIN {
                     let on = (from - self.start) as usize + offset;
                     self.differing[on][usize::from(base)] += u32::from(quality);
                 }

@@ -24,7 +24,8 @@ const STRAND_BIAS_SUSPECT: f64 = 10.0;
 
 /// Makes the record of a site. `contig_bases` are all bases of the contig.
 ///
-/// `None` for a deletion or insertion before the contig's first base: it has no anchor.
+/// `None` for a deletion or insertion before the contig's first base: it has no anchor. Nor is
+/// anything called where the reference itself has no base: its REF could not be told from others.
 pub(super) fn variant(
     site: &Site,
     testimonies: &[Testimony],
@@ -93,7 +94,11 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
     let anchored = site.events.iter().any(Event::is_indel);
     let position = first.checked_sub(u32::from(anchored))?;
     let end = site.events.iter().map(Event::end).max()?;
-    let reference = text(contig_bases.get(position as usize..end as usize)?);
+    let reference = contig_bases.get(position as usize..end as usize)?;
+    if reference.iter().any(|&code| code > 3) {
+        return None;
+    }
+    let reference = text(reference);
     let alternates = site
         .events
         .iter()
@@ -109,10 +114,17 @@ fn letters(site: &Site, contig_bases: &[u8]) -> Option<(u32, Vec<u8>, Vec<Vec<u8
 
 fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec<&'static str> {
     let mut failed = Vec::new();
-    let suspect = site.slippery || site.unbalanced || strand_bias > STRAND_BIAS_SUSPECT;
-    // Where many reads cover the site, a true one has more.
-    let enough = (variant.depth as f32 / 2.0).clamp(QUALITY_MIN, QUALITY_MIN_SUSPECT);
-    if variant.quality < if suspect { QUALITY_MIN_SUSPECT } else { enough } {
+    let suspect = site.unbalanced || strand_bias > STRAND_BIAS_SUSPECT;
+    let enough = if site.slippery {
+        // Its quality already is what slips leave of it.
+        QUALITY_MIN
+    } else if suspect {
+        QUALITY_MIN_SUSPECT
+    } else {
+        // Where many reads cover the site, a true one has more.
+        (variant.depth as f32 / 2.0).clamp(QUALITY_MIN, QUALITY_MIN_SUSPECT)
+    };
+    if variant.quality < enough {
         failed.push("LowQual");
     }
     if variant.genotype_quality < GENOTYPE_QUALITY_MIN {
@@ -124,7 +136,7 @@ fn filters(variant: &Variant, strand_bias: f64, indel: bool, site: &Site) -> Vec
     if strand_bias > STRAND_BIAS_MAX[usize::from(indel)] {
         failed.push("StrandBias");
     }
-    if site.unbalanced && variant.quality < QUALITY_MIN_SUSPECT {
+    if site.unbalanced && variant.quality < enough {
         failed.push("LowAF");
     }
     failed

@@ -52,8 +52,9 @@ fn events_of(read: &Evidence, stretch: Stretch<'_>, end: u32) -> Vec<Event> {
                 for position in from..to {
                     let at = (run.read + position - run.reference) as usize;
                     let base = read.bases[at];
-                    if base != stretch.bases[(position - stretch.start) as usize]
-                        && base < 4
+                    let reference = stretch.bases[(position - stretch.start) as usize];
+                    if base != reference
+                        && base.max(reference) < 4
                         && read.qualities[at] >= QUALITY_MIN
                     {
                         events.push(Event { position, removed: 1, inserted: vec![base] });

@@ -30,6 +30,9 @@ pub(super) fn blocks(
     variants: &[Variant],
     copies: &[(u32, u32, u8)],
 ) -> Vec<Block> {
+    if evidence.is_empty() && variants.is_empty() {
+        return empty_blocks(contig, (start, end), apart, copies);
+    }
     let sums = Sums::of(evidence, bases, start, end);
     let mut blocks: Vec<Block> = Vec::new();
     let mut next_variant = variants.iter().peekable();
@@ -47,6 +50,27 @@ pub(super) fn blocks(
             if single || !blocks.last_mut().is_some_and(|last| last.join(&block)) {
                 blocks.push(block);
             }
+        }
+    }
+    blocks
+}
+
+/// The blocks of a region without reads: what [`blocks`] would join of its bases.
+fn empty_blocks(
+    contig: u32,
+    (start, end): (u32, u32),
+    apart: u32,
+    copies: &[(u32, u32, u8)],
+) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for &(from, to, ploidy) in copies {
+        let (from, to) = (from.max(start), to.min(end));
+        let block = |at| Block::of_base(contig, at, ploidy, 0, [0; 3]);
+        // The last base that comes alone takes in what follows.
+        let joined = from.max(start.saturating_add(apart.saturating_sub(1)));
+        blocks.extend((from..to.min(joined)).map(block));
+        if joined < to {
+            blocks.push(Block { end: to, ..block(joined) });
         }
     }
     blocks
@@ -96,7 +120,9 @@ impl Sums {
         for (((&base, &quality), &reference), ((depth, same), differing)) in
             bases.zip(reference).zip(sums)
         {
-            let (quality, is_same) = (u32::from(quality), u32::from(base == reference));
+            // Where the reference has no base, no read says anything.
+            let quality = if reference > 3 { 0 } else { u32::from(quality) };
+            let is_same = u32::from(base == reference);
             *depth += u32::from(quality > 0);
             *same += quality * is_same;
             *differing += quality * (1 - is_same);
@@ -114,5 +140,32 @@ impl Sums {
             [as_reference, mixed, as_other]
         };
         Block::of_base(contig, position, ploidy, depth, penalties)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_without_reads_has_the_blocks_that_its_bases_would_join_to() {
+        let copies = [(0, 40, 2), (40, 70, 1), (70, 200, 2)];
+        for range in [(0, 200), (10, 60), (35, 45), (100, 180)] {
+            for apart in [0, 20, 500] {
+                let sums = Sums::of(&[], &[0; 200], range.0, range.1);
+                let mut joined: Vec<Block> = Vec::new();
+                for &(from, to, ploidy) in &copies {
+                    for at in from.max(range.0)..to.min(range.1) {
+                        let block = sums.block(7, at, at - range.0, ploidy);
+                        let single = at - range.0 < apart;
+                        if single || !joined.last_mut().is_some_and(|last| last.join(&block)) {
+                            joined.push(block);
+                        }
+                    }
+                }
+                let whole = blocks(&[], 7, &[0; 200], range, apart, &[], &copies);
+                assert_eq!(whole, joined, "{range:?} {apart}");
+            }
+        }
     }
 }

@@ -2,12 +2,18 @@
 
 use std::collections::HashMap;
 
+use super::quality::Qualities;
 use crate::engine::native::AlignedRead;
 
 /// Lowest MAPQ of a read that counts.
 const MAPPING_QUALITY_MIN: u8 = 20;
 /// Base qualities below this say nothing.
 const BASE_QUALITY_MIN: u8 = 6;
+
+/// Stretches of the contig in which reads are sampled, and most reads that begin in one and count:
+/// those of a depth of 1200 if they have 150 bases.
+const TILE_BASES: u32 = 256;
+const TILE_READS_MAX: usize = 2048;
 
 /// A read with more bases clipped at each end says nothing.
 const CLIPPED_BOTH_MAX: u32 = 10;
@@ -94,7 +100,7 @@ impl Evidence {
         last.map_or(0, |run| run.length)
     }
 
-    fn aligned(read: &AlignedRead, reference: &[u8]) -> Option<Self> {
+    fn aligned(read: &AlignedRead, reference: &[u8], worth: &Qualities) -> Option<Self> {
         let mut runs = Vec::with_capacity(read.cigar.len());
         for &operation in &read.cigar {
             let kind = match operation & 15 {
@@ -117,7 +123,7 @@ impl Evidence {
         }
         let cap = read.mapping_quality;
         let quality = |(&quality, &base): (&u8, &u8)| {
-            if quality < BASE_QUALITY_MIN || base > 3 { 0 } else { quality.min(cap) }
+            if quality < BASE_QUALITY_MIN || base > 3 { 0 } else { worth.of(quality).min(cap) }
         };
         let mut evidence = Self {
             template: read.template,
@@ -242,15 +248,20 @@ pub(super) fn doubtful_places(reads: &[AlignedRead], contig: u32) -> Vec<(u32, u
 /// Makes evidence of all reads that may count, ordered by start.
 ///
 /// Errors: none; reads that contradict themselves are left out.
-pub(super) fn prepare(reads: &[AlignedRead], contig: u32, reference: &[u8]) -> Vec<Evidence> {
-    let mut all: Vec<Evidence> = Vec::with_capacity(reads.len());
+///
+/// Where more reads begin than [`TILE_READS_MAX`] a tile, a sample of the templates counts: those
+/// whose mixed numbers are least. It depends on the reads that begin in the tile and on nothing
+/// else, so that cuts of the genome and orders of the reads do not matter.
+pub(super) fn prepare(
+    reads: &[AlignedRead],
+    contig: u32,
+    reference: &[u8],
+    worth: &Qualities,
+) -> Vec<Evidence> {
+    let mut all: Vec<Evidence> = Vec::new();
     let mut waiting: HashMap<u64, usize> = HashMap::new();
-    for read in reads {
-        let counts = read.flags & UNMAPPED_SECONDARY_FAILED_DUPLICATE == 0
-            && read.contig == contig
-            && read.mapping_quality >= MAPPING_QUALITY_MIN;
-        let Some(mut evidence) = counts.then(|| Evidence::aligned(read, reference)).flatten()
-        else {
+    for read in sampled(reads, contig) {
+        let Some(mut evidence) = Evidence::aligned(read, reference, worth) else {
             continue;
         };
         drop_adapter(&mut evidence, read);
@@ -266,6 +277,50 @@ pub(super) fn prepare(reads: &[AlignedRead], contig: u32, reference: &[u8]) -> V
     all.retain(|evidence| evidence.start < evidence.end && !evidence.bases.is_empty());
     all.sort_by_key(|evidence| (evidence.start, evidence.template, evidence.reverse));
     all
+}
+
+/// The same reads by themselves, with the qualities that were reported.
+pub(super) fn unjoined(reads: &[AlignedRead], contig: u32, reference: &[u8]) -> Vec<Evidence> {
+    let reported = Qualities::default();
+    let reads = sampled(reads, contig);
+    reads.filter_map(|read| Evidence::aligned(read, reference, &reported)).collect()
+}
+
+/// The reads that may count, of each tile a sample.
+fn sampled(reads: &[AlignedRead], contig: u32) -> impl Iterator<Item = &AlignedRead> {
+    let counts = move |read: &&AlignedRead| {
+        read.flags & UNMAPPED_SECONDARY_FAILED_DUPLICATE == 0
+            && read.contig == contig
+            && read.mapping_quality >= MAPPING_QUALITY_MIN
+    };
+    let tiles = reads.chunk_by(|a, b| a.position / TILE_BASES == b.position / TILE_BASES);
+    tiles.flat_map(move |tile| {
+        let limit = template_limit(tile, counts);
+        tile.iter().filter(counts).filter(move |read| mixed(read.template) <= limit)
+    })
+}
+
+/// The greatest mixed number of a template that counts in a tile.
+fn template_limit(tile: &[AlignedRead], counts: impl Fn(&&AlignedRead) -> bool) -> u64 {
+    if tile.len() <= TILE_READS_MAX {
+        return u64::MAX;
+    }
+    let mut numbers: Vec<u64> =
+        tile.iter().filter(counts).map(|read| mixed(read.template)).collect();
+    if numbers.len() <= TILE_READS_MAX {
+        return u64::MAX;
+    }
+    *numbers.select_nth_unstable(TILE_READS_MAX - 1).1
+}
+
+/// A number of a template that looks random, other ones for other templates (the finalizer of
+/// MurmurHash3, a bijection).
+pub(super) fn mixed(template: u64) -> u64 {
+    let mut number = template ^ template >> 33;
+    number = number.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    number ^= number >> 33;
+    number = number.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    number ^ number >> 33
 }
 
 fn mates_may_overlap(read: &AlignedRead, evidence: &Evidence) -> bool {

@@ -6,7 +6,8 @@ use super::bias::{strand_bias, strands};
 use super::haplotype::{Event, Haplotype, Stretch};
 use super::likelihood::Testimony;
 use super::phase::{WEIGHT_MAX, WEIGHT_MIN, Witness};
-use super::repeat::{artefact_prior, indel_prior, tract_at};
+use super::repeat::{indel_prior, tract_at};
+use super::slips::Slips;
 use crate::kernel::pairhmm::PER_PHRED;
 
 /// Prior against a heterozygous substitution, in Phred: one base in a thousand.
@@ -16,6 +17,9 @@ const HOMOZYGOUS_PRIOR: i32 = 3;
 
 /// How improbable it is, in Phred, that errors alone make many reads show a substitution.
 const SUBSTITUTION_ARTEFACT: i32 = 50;
+/// The same of a gap for any other cause than a slip.
+const GAP_ARTEFACT: i32 = 42;
+const GAP_ARTEFACT_PER_BASE: i32 = 6;
 
 /// Strand bias in Phred that true alleles often have.
 const BIAS_BY_CHANCE: f64 = 5.0;
@@ -45,6 +49,16 @@ impl Sum {
         let gain = self.gain.get(a.abs_diff(b) as usize).copied().unwrap_or(0);
         a.min(b) + self.half - gain
     }
+}
+
+/// What a window's genotype is found from.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) stretch: Stretch<'a>,
+    pub(super) haplotypes: &'a [Haplotype],
+    pub(super) testimonies: &'a [Testimony],
+    pub(super) slips: &'a Slips,
+    pub(super) ploidy: u8,
 }
 
 /// One or two haplotypes and what they cost.
@@ -85,14 +99,8 @@ pub(super) struct Site {
 }
 
 /// The sites of the best genotype whose events lie in `[start, end)`.
-pub(super) fn sites(
-    stretch: Stretch<'_>,
-    haplotypes: &[Haplotype],
-    testimonies: &[Testimony],
-    ploidy: u8,
-    range: std::ops::Range<u32>,
-) -> Vec<Site> {
-    let pairs = pairs(stretch, haplotypes, testimonies, ploidy);
+pub(super) fn sites(case: Case<'_>, range: std::ops::Range<u32>) -> Vec<Site> {
+    let pairs = pairs(case);
     let cost = |pair: &Pair| pair.reads + pair.prior;
     let Some(best) = pairs.iter().min_by_key(|pair| cost(pair)).copied() else {
         return Vec::new();
@@ -100,7 +108,7 @@ pub(super) fn sites(
     let mut events: Vec<&Event> = best
         .haplotypes
         .iter()
-        .flat_map(|&at| &haplotypes[at].events)
+        .flat_map(|&at| &case.haplotypes[at].events)
         .filter(|event| range.contains(&event.position))
         .collect();
     events.sort();
@@ -108,17 +116,13 @@ pub(super) fn sites(
     let mut sites = Vec::new();
     for group in events.chunk_by(|a, b| a.position == b.position && a.is_indel() == b.is_indel()) {
         let group: Vec<Event> = group.iter().map(|&event| event.clone()).collect();
-        sites.push(site(stretch, group, haplotypes, testimonies, &pairs, best, ploidy));
+        sites.push(site(case, group, &pairs, best));
     }
     sites
 }
 
-fn pairs(
-    stretch: Stretch<'_>,
-    haplotypes: &[Haplotype],
-    testimonies: &[Testimony],
-    ploidy: u8,
-) -> Vec<Pair> {
+fn pairs(case: Case<'_>) -> Vec<Pair> {
+    let Case { haplotypes, testimonies, ploidy, .. } = case;
     let sum = &*SUM;
     let mut pairs = Vec::with_capacity(haplotypes.len() * (haplotypes.len() + 1) / 2);
     for first in 0..haplotypes.len() {
@@ -133,44 +137,38 @@ fn pairs(
                     i64::from(if first == second { a } else { sum.either(a, b) })
                 })
                 .sum();
-            let prior = prior(stretch, &haplotypes[first], &haplotypes[second]);
+            let prior = prior(case, &haplotypes[first], &haplotypes[second]);
             pairs.push(Pair { haplotypes: [first, second], reads, prior });
         }
     }
     pairs
 }
 
-fn prior(stretch: Stretch<'_>, first: &Haplotype, second: &Haplotype) -> i64 {
+fn prior(case: Case<'_>, first: &Haplotype, second: &Haplotype) -> i64 {
     let mut sum = 0;
     for event in &first.events {
         let both = second.events.contains(event);
-        sum += event_prior(stretch, event) + if both { HOMOZYGOUS_PRIOR } else { 0 };
+        sum += event_prior(case, event) + if both { HOMOZYGOUS_PRIOR } else { 0 };
     }
     for event in &second.events {
         if !first.events.contains(event) {
-            sum += event_prior(stretch, event);
+            sum += event_prior(case, event);
         }
     }
     i64::from(sum * PER_PHRED)
 }
 
-fn event_prior(stretch: Stretch<'_>, event: &Event) -> i32 {
+fn event_prior(case: Case<'_>, event: &Event) -> i32 {
+    let Case { stretch, slips, .. } = case;
     if event.is_indel() {
-        indel_prior(tract_at(stretch.bases, (event.position - stretch.start) as usize))
+        slips.differs(tract_at(stretch.bases, (event.position - stretch.start) as usize))
     } else {
         SUBSTITUTION_PRIOR
     }
 }
 
-fn site(
-    stretch: Stretch<'_>,
-    events: Vec<Event>,
-    haplotypes: &[Haplotype],
-    testimonies: &[Testimony],
-    pairs: &[Pair],
-    best: Pair,
-    ploidy: u8,
-) -> Site {
+fn site(case: Case<'_>, events: Vec<Event>, pairs: &[Pair], best: Pair) -> Site {
+    let Case { stretch, haplotypes, testimonies, ploidy, .. } = case;
     let alleles: Vec<usize> =
         haplotypes.iter().map(|haplotype| allele_of(haplotype, &events)).collect();
     let count = events.len() + 1;
@@ -186,7 +184,7 @@ fn site(
         }
     }
     let lowest = best.reads + best.prior;
-    let likelihoods = likelihoods(stretch, &events, &alleles, pairs, ploidy);
+    let likelihoods = likelihoods(case, &events, &alleles, pairs);
     let genotype =
         if ploidy == 1 { vec![called.0 as u8] } else { vec![called.0 as u8, called.1 as u8] };
     let seen: Vec<Option<(usize, i32)>> = testimonies
@@ -206,7 +204,7 @@ fn site(
         slippery,
         unbalanced: false,
     };
-    weigh_balance(stretch, testimonies, &mut site);
+    weigh_balance(case, &mut site);
     site.witnesses = witnesses(testimonies, &seen, &site);
     site
 }
@@ -239,7 +237,8 @@ fn witnesses(
 
 /// Weighs a heterozygous genotype against the suspicion that its rarer allele is an error that
 /// many reads share: their number would then be anything, not about a half.
-fn weigh_balance(stretch: Stretch<'_>, testimonies: &[Testimony], site: &mut Site) {
+fn weigh_balance(case: Case<'_>, site: &mut Site) {
+    let Case { stretch, testimonies, slips, .. } = case;
     let &[a, b] = &site.genotype[..] else { return };
     if a == b || usize::from(b) > site.events.len() {
         return;
@@ -247,23 +246,33 @@ fn weigh_balance(stretch: Stretch<'_>, testimonies: &[Testimony], site: &mut Sit
     let depth =
         |allele: u8| site.alleles.iter().filter(|seen| **seen == Some(usize::from(allele))).count();
     let (common, rare) = if depth(a) >= depth(b) { (a, b) } else { (b, a) };
-    let unbalance = unbalance(depth(common), depth(rare));
     let change = |allele: u8| {
         let event = allele.checked_sub(1).and_then(|at| site.events.get(usize::from(at)));
         event.map_or(0, |event| event.inserted.len() as i64 - i64::from(event.removed))
     };
-    let event = &site.events[usize::from(rare.max(common).max(1)) - 1];
-    let suspicion = if site.events.iter().any(Event::is_indel) {
-        let tract = tract_at(stretch.bases, (event.position - stretch.start) as usize);
-        artefact_prior(tract, change(common).abs_diff(change(rare)) as usize)
-    } else {
-        SUBSTITUTION_ARTEFACT
-    };
+    let depths = [depth(common), depth(rare)];
     let bias = strand_bias(&strands(testimonies, &site.alleles, site.events.len() + 1));
     // In repeats the suspicion is too strong already for what chance does to the strands.
     let bias = if site.slippery { 0.0 } else { (bias - BIAS_BY_CHANCE).max(0.0) };
-    let bias = (bias * f64::from(PER_PHRED)) as i64;
-    let margin = i64::from(suspicion * PER_PHRED) - unbalance - bias;
+    let change = change(rare) - change(common);
+    let indel = site.events.iter().any(Event::is_indel);
+    let artefact = if indel {
+        GAP_ARTEFACT + GAP_ARTEFACT_PER_BASE * change.unsigned_abs().clamp(1, 5) as i32
+    } else {
+        let runs = site.events.iter().map(|event| joined_run(stretch, event));
+        SUBSTITUTION_ARTEFACT.min(slips.joined_run(runs.max().unwrap_or(0)))
+    };
+    let mut margin =
+        i64::from(artefact * PER_PHRED) - unbalance(depths) - (bias * f64::from(PER_PHRED)) as i64;
+    if indel {
+        let event = &site.events[usize::from(rare.max(common).max(1)) - 1];
+        let tract = tract_at(stretch.bases, (event.position - stretch.start) as usize);
+        if let Some(over) = slips.copy_over_slip(tract, change, depths) {
+            let prior = if rare == 0 { 0 } else { slips.differs(tract) };
+            let over = (over * f64::from(PER_PHRED)) as i64 - i64::from(prior * PER_PHRED);
+            margin = margin.min(over);
+        }
+    }
     site.genotype_quality = site.genotype_quality.min(margin.abs());
     if common == 0 {
         site.unbalanced = margin < site.quality;
@@ -273,13 +282,24 @@ fn weigh_balance(stretch: Stretch<'_>, testimonies: &[Testimony], site: &mut Sit
     }
 }
 
+/// Length of the run of equal bases that a substitution makes of those on both sides of it; 0 where
+/// it joins none.
+fn joined_run(stretch: Stretch<'_>, event: &Event) -> usize {
+    let &[base] = &event.inserted[..] else { return 0 };
+    let at = (event.position - stretch.start) as usize;
+    let same = |other: &&u8| **other == base;
+    let before = stretch.bases[..at].iter().rev().take_while(same).count();
+    let after = stretch.bases[at + 1..].iter().take_while(same).count();
+    if before.min(after) == 0 { 0 } else { before + 1 + after }
+}
+
 fn is_slippery(stretch: Stretch<'_>, event: &Event) -> bool {
     let tract = tract_at(stretch.bases, (event.position - stretch.start) as usize);
     event.is_indel() && indel_prior(tract) < indel_prior((1, 1))
 }
 
 /// Penalty of the counts at one half each, beyond that at the share they have.
-fn unbalance(common: usize, rare: usize) -> i64 {
+fn unbalance([common, rare]: [usize; 2]) -> i64 {
     let all = (common + rare) as f64;
     let term = |count: usize| {
         if count == 0 { 0.0 } else { count as f64 * (2.0 * count as f64 / all).log10() }
@@ -294,19 +314,14 @@ fn genotype_of(pair: &Pair, alleles: &[usize]) -> (usize, usize) {
 }
 
 /// The least penalty of each genotype in VCF order, without what the site adds to the prior.
-fn likelihoods(
-    stretch: Stretch<'_>,
-    events: &[Event],
-    alleles: &[usize],
-    pairs: &[Pair],
-    ploidy: u8,
-) -> Vec<i64> {
+fn likelihoods(case: Case<'_>, events: &[Event], alleles: &[usize], pairs: &[Pair]) -> Vec<i64> {
+    let ploidy = case.ploidy;
     let count = events.len() + 1;
     let mut likelihoods = vec![FAR; if ploidy == 1 { count } else { count * (count + 1) / 2 }];
     for pair in pairs {
         let (a, b) = genotype_of(pair, alleles);
         if b < count {
-            let cost = pair.reads + pair.prior - own_prior(stretch, events, a, b);
+            let cost = pair.reads + pair.prior - own_prior(case, events, a, b);
             let index = if ploidy == 1 { a } else { b * (b + 1) / 2 + a };
             likelihoods[index] = likelihoods[index].min(cost);
         }
@@ -329,9 +344,9 @@ fn allele_of(haplotype: &Haplotype, events: &[Event]) -> usize {
 }
 
 /// What the site itself adds to the prior of a genotype.
-fn own_prior(stretch: Stretch<'_>, events: &[Event], a: usize, b: usize) -> i64 {
+fn own_prior(case: Case<'_>, events: &[Event], a: usize, b: usize) -> i64 {
     let of = |allele: usize| {
-        if allele == 0 { 0 } else { event_prior(stretch, &events[allele - 1]) }
+        if allele == 0 { 0 } else { event_prior(case, &events[allele - 1]) }
     };
     let sum = if a == b && a > 0 { of(a) + HOMOZYGOUS_PRIOR } else { of(a) + of(b) };
     i64::from(sum * PER_PHRED)

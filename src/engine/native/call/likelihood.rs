@@ -3,6 +3,7 @@
 use super::evidence::{Evidence, Kind};
 use super::haplotype::{Haplotype, Stretch};
 use super::repeat::GapPenalties;
+use super::slips::Slips;
 use crate::kernel::pairhmm::{
     BasePenalties, HaplotypePart, PER_PHRED, ReadPart, Rows, banded, ungapped,
 };
@@ -61,10 +62,11 @@ impl Model {
         reads: &[&Evidence],
         stretch: Stretch<'_>,
         haplotypes: &[Haplotype],
+        slips: &Slips,
         gapped: bool,
     ) -> Vec<Testimony> {
         let gaps: Vec<GapPenalties> =
-            haplotypes.iter().map(|haplotype| GapPenalties::of(&haplotype.bases)).collect();
+            haplotypes.iter().map(|haplotype| GapPenalties::of(&haplotype.bases, slips)).collect();
         let mut found: Vec<Testimony> = Vec::with_capacity(reads.len());
         for read in reads {
             let Some(slice) = slice(read, stretch) else { continue };

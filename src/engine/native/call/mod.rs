@@ -23,15 +23,20 @@ mod likelihood;
 mod microbes;
 mod output;
 mod phase;
+mod quality;
 mod repeat;
+mod slips;
 #[cfg(test)]
 mod tests;
 
 pub use output::{Output, SharedSink};
 pub use phase::Witness;
+pub use quality::{Qualities, QualityTally};
+pub use slips::{SlipTally, Slips};
 
 use activity::Window;
 use evidence::Evidence;
+use genotype::Case;
 use haplotype::{Haplotype, Stretch};
 use likelihood::Model;
 
@@ -48,6 +53,10 @@ pub struct CallSettings {
     pub haploid: Option<Regions>,
     /// Whether reference blocks are wanted; changes no variant.
     pub blocks: bool,
+    /// How often reads slip in repeats.
+    pub slips: Slips,
+    /// What base qualities are worth.
+    pub qualities: Qualities,
 }
 
 impl CallSettings {
@@ -72,7 +81,8 @@ impl CallSettings {
 
     /// The default settings for this many copies of each contig.
     pub fn new(ploidy: u8) -> Self {
-        Self { ploidy, haploid: None, blocks: false }
+        let (slips, qualities) = (Slips::default(), Qualities::default());
+        Self { ploidy, haploid: None, blocks: false, slips, qualities }
     }
 }
 
@@ -145,14 +155,15 @@ pub fn call(
     let name = &reference.contigs[contig as usize].name;
     let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
     let copies = settings.copies(name, low, high);
-    let evidence = evidence::prepare(reads, contig, bases);
+    let evidence = evidence::prepare(reads, contig, bases, &settings.qualities);
     let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
     let mut model = Model::default();
+    let judge = Judge { contig, bases, copies: &copies, slips: &settings.slips };
     let mut found = Vec::new();
     // An indel's record stands one base before its first event.
     for window in activity::windows(&evidence, bases, start, end + 1) {
         let reads = overlapping(&evidence, &window, longest);
-        call_window(&window, reads, contig, bases, &copies, &mut model, &mut found);
+        judge.window(&window, reads, &mut model, &mut found);
     }
     let doubtful = evidence::doubtful_places(reads, contig);
     for (variant, witnesses) in &mut found {
@@ -175,6 +186,46 @@ pub fn call(
     RegionCalls { variants, witnesses, blocks }
 }
 
+/// What the reads of a part of the genome say of the library.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    slips: SlipTally,
+    qualities: QualityTally,
+}
+
+impl Tally {
+    /// Counts the reads in `[start, end)` of `contig`; `reads` as for [`call`].
+    pub fn of(
+        reference: &Reference,
+        contig: u32,
+        start: u32,
+        end: u32,
+        reads: &[AlignedRead],
+    ) -> Self {
+        let Some(contig_bases) = reference.contigs.get(contig as usize) else {
+            return Self::default();
+        };
+        let bases = &contig_bases.bases[..];
+        let end = end.min(bases.len() as u32);
+        let start = start.min(end);
+        let joined = evidence::prepare(reads, contig, bases, &Qualities::default());
+        let slips = SlipTally::of(&joined, bases, start, end);
+        let alone = evidence::unjoined(reads, contig, bases);
+        Self { slips, qualities: QualityTally::of(&alone, bases, start, end) }
+    }
+
+    /// Adds the counts of another part of the genome.
+    pub fn merge(&mut self, other: &Self) {
+        self.slips.merge(&other.slips);
+        self.qualities.merge(&other.qualities);
+    }
+
+    /// What is to be known of the library before it is called.
+    pub fn learn(&self) -> (Slips, Qualities) {
+        (Slips::learn(&self.slips), Qualities::learn(&self.qualities))
+    }
+}
+
 /// The reads that overlap the window, clipped ends counted, at most [`TEMPLATES_MAX`] templates.
 fn overlapping<'a>(evidence: &'a [Evidence], window: &Window, longest: u32) -> Vec<&'a Evidence> {
     const CLIP_MAX: u32 = 300;
@@ -195,24 +246,62 @@ fn sample(reads: &mut Vec<&Evidence>, most: usize) {
     if reads.len() <= most {
         return;
     }
-    let mix = |template: u64| template.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let mut order: Vec<u64> = reads.iter().map(|read| mix(read.template)).collect();
+    let mut order: Vec<u64> = reads.iter().map(|read| evidence::mixed(read.template)).collect();
     order.sort_unstable();
     order.dedup();
     if let Some(&limit) = order.get(most) {
-        reads.retain(|read| mix(read.template) < limit);
+        reads.retain(|read| evidence::mixed(read.template) < limit);
     }
 }
 
-fn call_window(
-    window: &Window,
-    mut reads: Vec<&Evidence>,
+/// What all windows of a region share.
+struct Judge<'a> {
     contig: u32,
-    bases: &[u8],
-    copies: &[(u32, u32, u8)],
-    model: &mut Model,
-    found: &mut Vec<(Variant, Vec<Witness>)>,
-) {
+    bases: &'a [u8],
+    copies: &'a [(u32, u32, u8)],
+    slips: &'a Slips,
+}
+
+impl Judge<'_> {
+    fn window(
+        &self,
+        window: &Window,
+        mut reads: Vec<&Evidence>,
+        model: &mut Model,
+        found: &mut Vec<(Variant, Vec<Witness>)>,
+    ) {
+        let (bases, slips) = (self.bases, self.slips);
+        let stretch = stretch_of(window, bases);
+        let haplotypes = haplotypes(window, &reads, stretch);
+        if haplotypes.len() < 2 {
+            return;
+        }
+        sample(&mut reads, (JUDGEMENTS_MAX / haplotypes.len()).max(TEMPLATES_KEPT));
+        let gapped = window.gapped
+            || window.clipped
+            || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
+        let testimonies = model.testimonies(&reads, stretch, &haplotypes, slips, gapped);
+        for &(from, to, ploidy) in self.copies {
+            let range = window.start.max(from)..window.end.min(to);
+            if range.is_empty() {
+                continue;
+            }
+            let (haplotypes, testimonies) = (&haplotypes[..], &testimonies[..]);
+            let case = Case { stretch, haplotypes, testimonies, slips, ploidy };
+            for site in genotype::sites(case, range) {
+                let Some(variant) = annotate::variant(&site, testimonies, self.contig, bases)
+                else {
+                    continue;
+                };
+                let sure = variant.filters.is_empty();
+                found.push((variant, if sure { site.witnesses } else { Vec::new() }));
+            }
+        }
+    }
+}
+
+/// The reference bases that a window's reads are compared with.
+fn stretch_of<'a>(window: &Window, bases: &'a [u8]) -> Stretch<'a> {
     let pad = PAD_BASES[window.kind()];
     let low = window.start.saturating_sub(pad);
     let high = (window.end + pad).min(bases.len() as u32);
@@ -221,29 +310,7 @@ fn call_window(
     } else {
         (low, high)
     };
-    let stretch = Stretch { start: low, bases: &bases[low as usize..high as usize] };
-    let haplotypes = haplotypes(window, &reads, stretch);
-    if haplotypes.len() < 2 {
-        return;
-    }
-    sample(&mut reads, (JUDGEMENTS_MAX / haplotypes.len()).max(TEMPLATES_KEPT));
-    let gapped = window.gapped
-        || window.clipped
-        || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
-    let testimonies = model.testimonies(&reads, stretch, &haplotypes, gapped);
-    for &(from, to, ploidy) in copies {
-        let range = window.start.max(from)..window.end.min(to);
-        if range.is_empty() {
-            continue;
-        }
-        for site in genotype::sites(stretch, &haplotypes, &testimonies, ploidy, range) {
-            let Some(variant) = annotate::variant(&site, &testimonies, contig, bases) else {
-                continue;
-            };
-            let sure = variant.filters.is_empty();
-            found.push((variant, if sure { site.witnesses } else { Vec::new() }));
-        }
-    }
+    Stretch { start: low, bases: &bases[low as usize..high as usize] }
 }
 
 /// The reference haplotype first, then the candidates.

@@ -1,21 +1,10 @@
 //! What short tandem repeats cost: sequencers slip in them, and so does evolution.
 
+use super::slips::Slips;
 use crate::kernel::pairhmm::PER_PHRED;
 
 /// Longest repeated unit that is looked for.
 const UNIT_MAX: usize = 6;
-
-/// Penalty in Phred of opening a gap in a homopolymer, by its length from 0. About the error
-/// rates that Albers et al. 2011 ("Dindel") give for Illumina reads.
-const HOMOPOLYMER_OPEN: [i32; 21] =
-    [45, 45, 45, 45, 44, 43, 41, 39, 36, 33, 30, 28, 26, 24, 22, 21, 20, 19, 18, 17, 16];
-/// The same for units of two bases, by number of units.
-const PAIR_OPEN: [i32; 17] = [45, 45, 45, 44, 42, 40, 37, 34, 32, 30, 28, 27, 26, 25, 24, 23, 22];
-/// The same for longer units.
-const LONG_OPEN: [i32; 13] = [45, 45, 45, 43, 41, 38, 36, 34, 32, 31, 30, 29, 28];
-
-/// Least suspicion against artefacts, in Phred, however long the tract.
-const ARTEFACT_MIN: i32 = 24;
 
 const EXTEND: i32 = 10;
 /// Inside a repeat a gap of a whole unit is one slip.
@@ -30,12 +19,12 @@ pub(super) struct GapPenalties {
 
 impl GapPenalties {
     /// Penalties for the bases of a haplotype.
-    pub(super) fn of(bases: &[u8]) -> Self {
-        let mut open = vec![units(HOMOPOLYMER_OPEN[0]); bases.len() + 1];
+    pub(super) fn of(bases: &[u8], slips: &Slips) -> Self {
+        let mut open = vec![units(slips.open(1, 1)); bases.len() + 1];
         let mut extend = vec![units(EXTEND); bases.len() + 1];
         for_each_tract(bases, |unit, start, end| {
             let count = (end - start) / unit;
-            let penalty = units(open_penalty(unit, count));
+            let penalty = units(slips.open(unit, count));
             // The base after the tract too: there a gap before it is still one in the tract.
             for at in start..=end.min(bases.len()) {
                 open[at] = open[at].min(penalty);
@@ -55,7 +44,7 @@ fn units(phred: i32) -> i16 {
 }
 
 /// Calls `found(unit, start, end)` for each maximal tract of at least two units.
-fn for_each_tract(bases: &[u8], mut found: impl FnMut(usize, usize, usize)) {
+pub(super) fn for_each_tract(bases: &[u8], mut found: impl FnMut(usize, usize, usize)) {
     for unit in 1..=UNIT_MAX.min(bases.len()) {
         let mut at = unit;
         while at < bases.len() {
@@ -104,28 +93,6 @@ pub(super) fn indel_prior(tract: (usize, usize)) -> i32 {
     }
 }
 
-/// How improbable it is, in Phred, that slips alone make many reads show an indel of `length`
-/// bases in this tract.
-pub(super) fn artefact_prior(tract: (usize, usize), length: usize) -> i32 {
-    let (bases, unit) = tract;
-    if !length.is_multiple_of(unit) {
-        return open_penalty(1, 1);
-    }
-    let slips = (length / unit) as i32;
-    let slip = (open_penalty(unit, bases / unit) + 3).max(ARTEFACT_MIN);
-    // Several slips at once are rarer, and so are slips of long units.
-    slip + 6 * (slips - 1).min(4) + 4 * (unit as i32 - 1)
-}
-
-fn open_penalty(unit: usize, units: usize) -> i32 {
-    let table: &[i32] = match unit {
-        1 => &HOMOPOLYMER_OPEN,
-        2 => &PAIR_OPEN,
-        _ => &LONG_OPEN,
-    };
-    table[units.min(table.len() - 1)]
-}
-
 /// Widens `[start, end)` until neither end lies in a tract of `reference`, by at most `most`.
 pub(super) fn widen(reference: &[u8], start: u32, end: u32, most: u32) -> (u32, u32) {
     let low = start.saturating_sub(most) as usize;
@@ -153,7 +120,7 @@ mod tests {
         let mut bases = vec![0, 1, 2, 3, 1, 0];
         bases.extend([0; 11]);
         bases.extend([2, 1, 3, 2]);
-        let penalties = GapPenalties::of(&bases);
+        let penalties = GapPenalties::of(&bases, &Slips::default());
         assert_eq!(penalties.open[2], units(45));
         assert_eq!(penalties.open[9], units(26));
         assert_eq!(penalties.open[5], penalties.open[17]);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::haplotype::Event;
-use super::{CallSettings, MARGIN, Output, call, call_region};
+use super::{CallSettings, MARGIN, Output, Qualities, call, call_region};
 use crate::engine::CallReport;
 use crate::engine::native::AlignedRead;
 use crate::genome::inflate::InflateReader;
@@ -297,6 +297,110 @@ fn overlapping_mates_count_once_and_duplicates_not_at_all() {
     assert_eq!(variants.len(), 1);
     assert_eq!(variants[0].allele_depths, [0, 5]);
     assert_eq!(variants[0].genotype, [1, 1]);
+}
+
+#[test]
+fn nothing_is_called_where_the_reference_has_no_base() {
+    let mut reference = reference();
+    let donor = reference.contigs[0].bases.clone();
+    let events = resolved(&donor, vec![event(2000, 1, &[9]), event(3000, 6, &[])]);
+    let reads = reads(&donor, &[events.clone(), events], 15);
+    // A base that is another one in the sample, one that is the same, one inside the deletion, and
+    // a run of them.
+    for at in [2000, 2500, 3003] {
+        reference.contigs[0].bases[at] = 4;
+    }
+    reference.contigs[0].bases[5000..5040].fill(4);
+    let settings = CallSettings { blocks: true, ..CallSettings::new(2) };
+    let calls = call(&reference, 0, 0, 9000, &reads, &settings);
+    let found: Vec<_> = calls.variants.iter().map(short).collect();
+    assert!(found.is_empty(), "{found:?}");
+    // The gVCF says that nothing is known there, and what is known beside it.
+    let block = |position: u32| {
+        let covers =
+            |block: &&crate::genome::vcf::Block| (block.start..block.end).contains(&position);
+        calls.blocks.iter().find(covers).map(|block| (block.depth_min, block.quality))
+    };
+    for position in [2500, 5010] {
+        assert_eq!(block(position), Some((0, 0)), "{position}");
+    }
+    assert!(block(2400).is_some_and(|(depth, quality)| depth > 10 && quality > 20));
+}
+
+#[test]
+fn deep_reads_are_sampled_alike_whatever_the_cut_and_the_order() {
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let haplotypes = donor().map(|events| resolved(bases, events));
+    let first = reads(bases, &haplotypes, 20);
+    let passed_first =
+        passed(&call_region(&reference, 0, 0, 9000, &first, &CallSettings::default()));
+    // The same reads four hundred times over one part: 16,000x there.
+    let deep = |read: &&AlignedRead| (1000..1500).contains(&read.position);
+    let deep: Vec<AlignedRead> = first.iter().filter(deep).cloned().collect();
+    let mut all = first.clone();
+    for copy in 1..400 {
+        all.extend(deep.iter().cloned().map(|mut read| {
+            read.template += copy * first.len() as u64;
+            read
+        }));
+    }
+    all.sort_by_key(|read| (read.position, read.template));
+    let evidence = super::evidence::prepare(&all, 0, bases, &Qualities::default());
+    assert!(all.len() > 60_000 && evidence.len() < 9_000, "{} {}", all.len(), evidence.len());
+    let whole = call_region(&reference, 0, 0, 9000, &all, &CallSettings::default());
+    let sites = |found: Vec<(u32, usize, usize, Vec<u8>)>| -> Vec<(u32, Vec<u8>)> {
+        found.into_iter().map(|site| (site.0, site.3)).collect()
+    };
+    assert_eq!(sites(passed(&whole)), sites(passed_first));
+    let mut cut = Vec::new();
+    for start in (0..9000u32).step_by(1100) {
+        let (low, high) = (start.saturating_sub(MARGIN), start + 1100 + MARGIN);
+        let near = |read: &&AlignedRead| {
+            read.position < high && read.position + 2 * READ_BASES as u32 > low
+        };
+        let part: Vec<AlignedRead> = all.iter().filter(near).cloned().collect();
+        cut.extend(call_region(
+            &reference,
+            0,
+            start,
+            start + 1100,
+            &part,
+            &CallSettings::default(),
+        ));
+    }
+    assert_eq!(cut, whole);
+}
+
+#[test]
+fn a_virus_of_another_lineage_is_called_haploid() {
+    // One base in twenty differs, with gaps between.
+    let reference = reference();
+    let bases = &reference.contigs[0].bases;
+    let mut events = Vec::new();
+    for (number, position) in (60u32..8900).step_by(20).enumerate() {
+        let at = position + number as u32 * 7 % 11;
+        let change = match number % 25 {
+            7 => event(at, 3, &[]),
+            19 => event(at, 0, &[0, 3, 1]),
+            _ => event(at, 1, &[9]),
+        };
+        events.push(change);
+    }
+    let events = resolved(bases, events);
+    let reads = reads(bases, &[events.clone()], 30);
+    let variants = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(1));
+    let substitutions: Vec<u32> =
+        passed(&variants).iter().filter(|site| site.1 == site.2).map(|site| site.0).collect();
+    let wanted: Vec<u32> = events
+        .iter()
+        .filter(|event| !event.is_indel() && (300..8700).contains(&event.position))
+        .map(|event| event.position)
+        .collect();
+    let found = wanted.iter().filter(|at| substitutions.contains(at)).count();
+    assert!(found * 100 >= wanted.len() * 99, "{found} of {}", wanted.len());
+    let false_ones = substitutions.iter().filter(|at| !events.iter().any(|e| e.position == **at));
+    assert!(false_ones.count() <= 2);
 }
 
 fn any_read() -> impl Strategy<Value = AlignedRead> {

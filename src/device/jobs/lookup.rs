@@ -1,0 +1,53 @@
+//! Seeds to be looked up as words: `lookup.cu`, `lookup.wgsl`.
+
+use crate::device::lane::Function;
+use crate::device::table::{Resident, SeedTable};
+use crate::kernel::lookup::scalar;
+
+use super::{Batch, Jobs};
+
+/// Seeds to be looked up.
+pub(in crate::device) struct Lookups<'a> {
+    pub(in crate::device) table: &'a SeedTable,
+    pub(in crate::device) hashes: &'a [u64],
+}
+
+impl Jobs for Lookups<'_> {
+    type Output = (u32, u32);
+    const FUNCTION: Function = Function::Lookup;
+    const HEADER_WORDS: usize = 4;
+    const ENTRY_WORDS: usize = 2;
+
+    fn count(&self) -> usize {
+        self.hashes.len()
+    }
+
+    fn result_words(&self) -> usize {
+        2
+    }
+
+    fn header(&self) -> Vec<u32> {
+        let seeds = self.table.seeds();
+        vec![seeds.buckets.len() as u32, seeds.hash_bits - seeds.bucket_bits]
+    }
+
+    fn table(&self) -> Option<&Resident> {
+        Some(&self.table.resident)
+    }
+
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+        let hash = self.hashes[job];
+        let bits = self.table.seeds().hash_bits;
+        assert!(bits == 64 || hash >> bits == 0, "a hash has as many bits as the index says");
+        batch.enter(&[hash as u32, (hash >> 32) as u32]);
+        Some(0)
+    }
+
+    fn result(&self, _: usize, words: &[u32]) -> Option<(u32, u32)> {
+        Some((words[0], words[1]))
+    }
+
+    fn on_cpu(&self, job: usize) -> (u32, u32) {
+        scalar(self.table.seeds(), self.hashes[job])
+    }
+}
