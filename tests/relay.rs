@@ -304,7 +304,8 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
     thread::scope(|scope| {
         let ending = Until(&until);
         let ends = [1, 2].map(|end| namespace.outer(end));
-        let captured = scope.spawn(|| capture(ends, &until));
+        let stopped = &until;
+        let captured = scope.spawn(move || capture(ends, stopped));
         // A connection from the far end to a listener at the inner address of this one.
         let server = (0..300).find_map(|_| {
             thread::sleep(Duration::from_millis(100));
