@@ -370,26 +370,26 @@ fn a_capture_shows_sizes_and_channels_with_clear_headers_and_only_a_position_wit
         let shows = |what: &[u8]| {
             captured.iter().any(|packet| packet.windows(what.len()).any(|at| at == what))
         };
+        // What few bytes may show by chance somewhere, but not at the same place of every packet.
+        let always_shows = |what: &[u8]| {
+            let shortest = captured.iter().map(Vec::len).min().unwrap();
+            (0..shortest - what.len())
+                .any(|at| captured.iter().all(|packet| packet[at..].starts_with(what)))
+        };
         // Inner addresses, ports, protocol and text: in neither mode.
-        for secret in [
-            &[10, 77, 1, 2][..],
-            &[0xc3, 0x51, 0x01, 0xbb],
-            &[10, 77, 1, 2, 10, 77, 1, 3],
-            b"chr17",
-            b"longer",
-        ] {
+        for secret in [&[10, 77, 1, 2][..], &[0xc3, 0x51, 0x01, 0xbb], b"chr17", b"longer"] {
             assert!(!shows(secret), "{headers:?}");
         }
-        let channels_show = || captured.iter().all(|packet| packet[10..12] == [0xa5, 0x5a]);
+        assert!(!always_shows(&[0x45, 0, 0]), "{headers:?}");
         let sizes: BTreeSet<usize> = captured.iter().map(Vec::len).collect();
         match headers {
             Headers::Clear => {
                 assert_eq!(sizes.len(), 3, "the length of each payload can be read off");
-                assert!(channels_show(), "and so can the channel");
+                assert!(always_shows(&[0xa5, 0x5a]), "and so can the channel");
             }
             Headers::Hidden => {
                 assert_eq!(sizes, BTreeSet::from([shape.packet_bytes_max()]));
-                assert!(!channels_show());
+                assert!(!always_shows(&[0xa5, 0x5a]));
                 // Position apart, nothing is the same in any two.
                 let mut blocks = BTreeSet::new();
                 for packet in &captured {

@@ -1,189 +1,143 @@
-//! What one core does: pads with their tags, with and without Fig. 5, and random numbers, beside what the
-//! memory itself gives in the same run.
+//! Every kernel on every device of this machine, as figures and as a chart.
 
-use std::hint::black_box;
+use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::base::chunk::wipe;
-use crate::base::clock::Stopwatch;
-use crate::base::{BitRate, ByteCount, Clock, SiteId};
-use crate::device::cpu::otp::{Hash, HashKey, xor};
-use crate::device::cpu::{chacha20, keystream};
-use crate::kernel::otp::{Expansion, Pad};
-use crate::key::random::{KeyStream, OperatingSystem};
-use crate::key::{
-    Class, Error, KeyStore, LinkSettings, RandomSettings, RandomSource, SimulatedLink,
-};
+use super::environment::Environment;
+use crate::device::measure::{Choice, Effort, Figure, Unit, choose, measure};
+use crate::device::{BACKENDS, Error, open};
 
-/// One figure.
+/// A device of this machine, or why there is none.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// What was done.
-    pub what: String,
-    /// 10^9 bytes of payload a second, the median of the repetitions.
-    pub gb_per_second: f64,
-    /// The best of the repetitions: what a quiet machine gives.
-    pub gb_per_second_best: f64,
-    /// How strong the bytes are, where bytes were made.
+pub struct Found {
+    /// Its name.
+    pub device: &'static str,
+    /// What the hardware calls itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<Class>,
+    pub model: Option<String>,
+    /// Why it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
 }
 
-/// How long and how often.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// Bytes of payload that lie in memory at once.
-    pub bytes: usize,
-    /// Repetitions of each measurement.
-    pub repetitions: usize,
-}
-
-impl Effort {
-    fn figure(&self, what: impl Into<String>, mut work: impl FnMut()) -> Figure {
-        work();
-        let mut rates: Vec<f64> = (0..self.repetitions.max(1))
-            .map(|_| {
-                let watch = Stopwatch::start();
-                work();
-                self.bytes as f64 / 1e9 / watch.elapsed().as_secs_f64().max(1e-9)
-            })
-            .collect();
-        rates.sort_by(f64::total_cmp);
-        Figure {
-            what: what.into(),
-            gb_per_second: rates[rates.len() / 2],
-            gb_per_second_best: rates[rates.len() - 1],
-            class: None,
+/// The devices of the registry.
+pub fn devices() -> Vec<Found> {
+    let found = |(name, _): &(&'static str, crate::device::Open)| match open(name) {
+        Ok(device) => Found { device: name, model: Some(device.model()), absent: None },
+        Err(Error::Absent { reason, .. }) => {
+            Found { device: name, model: None, absent: Some(reason) }
         }
-    }
+        Err(error) => Found { device: name, model: None, absent: Some(error.to_string()) },
+    };
+    BACKENDS.iter().map(found).collect()
 }
 
-/// Payload of a frame that comes from memory, and of one that is in the cache beside its pad.
-const FRAME_BYTES: [usize; 2] = [1 << 20, 256 << 10];
-
-/// Copies, XORs, seals and opens `effort.bytes` of data, frame by frame: first from memory, then always
-/// the same frame, in the cache.
-pub fn pads(effort: Effort) -> Vec<Figure> {
-    let [memory, cache] = FRAME_BYTES.map(|bytes| bytes.min(effort.bytes));
-    let mut figures = frames(effort, effort.bytes, memory, "memory");
-    figures.extend(frames(effort, cache, cache, "cache"));
-    figures
+/// What was measured, on what.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The machine.
+    pub environment: Environment,
+    /// Its devices.
+    pub devices: Vec<Found>,
+    /// All figures.
+    pub figures: Vec<Figure>,
+    /// Which device does a kernel fastest.
+    pub choices: Vec<Choice>,
 }
 
-/// Goes over buffers of `room` bytes in frames, as often as it takes.
-fn frames(effort: Effort, room: usize, frame: usize, place: &str) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    let (mut data, mut other) = (vec![0x5a_u8; room], vec![0x3c_u8; room]);
-    let pad = vec![0xa5_u8; room];
-    let mut figure = |what: &str, work: &mut dyn FnMut(&mut [u8], &mut [u8], &[u8])| {
-        let all = || {
-            for _ in 0..effort.bytes.div_ceil(room) {
-                let pads = other.chunks_mut(frame).zip(pad.chunks(frame));
-                data.chunks_mut(frame).zip(pads).for_each(|(data, (other, pad))| {
-                    work(black_box(data), black_box(other), pad);
-                });
+impl Report {
+    /// Measures every device of `names`, or of this machine when none is named.
+    ///
+    /// Errors: a device that was named is absent, or failed.
+    pub fn measure(names: &[String], effort: Effort) -> Result<Self, Error> {
+        let mut figures = Vec::new();
+        let all: Vec<String> = BACKENDS.iter().map(|(name, _)| (*name).into()).collect();
+        let wanted = if names.is_empty() { &all } else { names };
+        for name in wanted {
+            match open(name) {
+                Ok(device) => figures.extend(measure(device.as_ref(), effort)?),
+                Err(Error::Absent { .. }) if names.is_empty() => {}
+                Err(error) => return Err(error),
             }
-        };
-        figures.push(effort.figure(format!("{what}, {place}"), all));
-    };
-    figure("copy", &mut |_, other, pad| other.copy_from_slice(pad));
-    figure("xor of two", &mut |data, _, pad| xor(data, pad));
-    figure("xor of three, plain loop", &mut |data, other, pad| xor_of_three(other, data, pad));
-    figure("wipe", &mut |_, other, _| wipe(other));
-    let key = HashKey::new(&[7; 16]);
-    let expansions = [Expansion::new(0, &[9; 32], 5)];
-    let kinds: [(&str, bool, &[Expansion]); 3] = [
-        ("pad", true, &[]),
-        ("pad with Fig. 5", true, &expansions),
-        ("simulated link", false, &expansions),
-    ];
-    for (name, stored, expansions) in kinds {
-        figure(&format!("seal, {name}"), &mut |data, _, pad| {
-            let mut hash = Hash::new(&key);
-            let len = data.len();
-            hash.seal(data, Pad::new(stored.then_some(pad), expansions, len));
-            black_box(hash.finish());
-        });
-        figure(&format!("open, {name}"), &mut |data, _, pad| {
-            let mut hash = Hash::new(&key);
-            hash.update(data);
-            black_box(hash.finish());
-            let len = data.len();
-            xor(data, Pad::new(stored.then_some(pad), expansions, len));
-        });
+        }
+        let choices = choose(&figures);
+        Ok(Self { environment: Environment::look(), devices: devices(), figures, choices })
     }
-    figure("seal, pad, then wipe it", &mut |data, other, _| {
-        let mut hash = Hash::new(&key);
-        hash.seal(data, &*other);
-        black_box(hash.finish());
-        wipe(other);
-    });
-    figure("AES-256-CTR", &mut |_, other, _| keystream::fill(&[9; 32], 0, other));
-    figure("ChaCha20", &mut |_, other, _| chacha20::fill(&[9; 32], 0, other));
-    figures
-}
 
-fn xor_of_three(out: &mut [u8], a: &[u8], b: &[u8]) {
-    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-        *out ^= a ^ b;
+    /// The chart: a panel for each unit, in it a bar for each kernel and device.
+    pub fn svg(&self) -> String {
+        let mut body = String::new();
+        let mut y = 40;
+        for unit in [Unit::Gigabytes, Unit::GigaCells, Unit::Millions] {
+            let figures: Vec<&Figure> =
+                self.figures.iter().filter(|figure| figure.unit == unit).collect();
+            let most = figures.iter().map(|figure| figure.rate).fold(0.0, f64::max);
+            if most > 0.0 {
+                let _ = write!(body, "<text x='10' y='{y}' class='u'>{}</text>", unit.name());
+                y += 8;
+                for figure in figures {
+                    bar(&mut body, &mut y, figure, most);
+                }
+                y += 34;
+            }
+        }
+        format!(
+            "<svg xmlns='http://www.w3.org/2000/svg' width='720' height='{y}' role='img'>\
+             <title>Kernels on the devices of one machine</title>\
+             <style>text{{font:13px sans-serif;fill:#222}}.u{{font-weight:bold}}</style>\
+             <rect width='100%' height='100%' fill='#fff'/>\
+             <text x='10' y='18'>{}</text>{body}</svg>\n",
+            escaped(&self.environment.processor)
+        )
     }
 }
 
-/// Fills memory from every source of random numbers there is, and from those that are `named`.
-pub fn random(effort: Effort, named: &[RandomSettings]) -> Result<Vec<Figure>, Error> {
-    let owner: SiteId = "owner".parse().expect("a name of letters");
-    let mut out = vec![0; effort.bytes];
-    let mut figures = Vec::new();
-    let mut measure = |what: String, source: &mut dyn RandomSource| {
-        let mut outcome = Ok(());
-        let mut figure = effort.figure(what, || {
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(source.fill(&mut out));
-        });
-        figure.class = Some(source.provenance().class);
-        figures.push(figure);
-        outcome
-    };
-    measure("os".into(), &mut OperatingSystem::new(owner.clone()))?;
-    let none = || Err(Error::UnknownPeer { site: owner.clone(), peer: owner.clone() });
-    measure("generator".into(), &mut *RandomSettings::Generator.open(&owner, none)?)?;
-    let folder = std::env::temp_dir().join(format!("dsgd-bench-random-{}", std::process::id()));
-    let measured = link(&folder, &owner, effort)
-        .and_then(|mut link| measure("key-stream of a simulated link".into(), &mut link));
-    // What cannot be removed is left to the system's own cleaning.
-    let _ = std::fs::remove_dir_all(&folder);
-    measured?;
-    for settings in named {
-        measure(settings.to_string(), &mut *settings.open(&owner, none)?)?;
-    }
-    Ok(figures)
+/// One bar, and the line below it.
+fn bar(body: &mut String, y: &mut i32, figure: &Figure, most: f64) {
+    let hue = BACKENDS.iter().position(|(name, _)| *name == figure.device).unwrap_or(0) * 75 + 30;
+    let width = 400.0 * figure.rate / most;
+    let name = format!("{} on {}", figure.kernel, figure.device);
+    let _ = write!(
+        body,
+        "<text x='10' y='{}'>{}</text>\
+         <rect x='190' y='{y}' width='{width:.1}' height='15' fill='hsl({hue},55%,50%)'/>\
+         <text x='{:.1}' y='{}'>{:.2}</text>",
+        *y + 13,
+        escaped(&name),
+        196.0 + width,
+        *y + 13,
+        figure.rate
+    );
+    *y += 20;
 }
 
-fn link(folder: &std::path::Path, owner: &SiteId, effort: Effort) -> Result<KeyStream, Error> {
-    let peer: SiteId = "peer".parse().expect("a name of letters");
-    let file = folder.join("link.json");
-    let failed = |source| Error::LinkFile { path: file.clone(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let clock = Clock::system();
-    let stock = ByteCount(4 * (effort.repetitions as u64 + 2) * effort.bytes as u64);
-    SimulatedLink::create(&file, [owner.clone(), peer.clone()], BitRate(0), stock, &clock)?;
-    let links = [LinkSettings::simulated(peer.clone(), &file)];
-    let store = KeyStore::open(owner.clone(), folder, &links, clock)?;
-    Ok(KeyStream::new(store.sender(&peer)?))
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
+    const BRIEF: Effort = Effort { bytes: 4096, jobs: 10, time: Duration::ZERO };
+
     #[test]
-    fn every_measurement_gives_a_figure() {
-        let effort = Effort { bytes: 1 << 20, repetitions: 1 };
-        let figures = pads(effort);
-        assert_eq!(figures.len(), 2 * 13);
-        assert!(figures.iter().all(|figure| figure.gb_per_second > 0.0));
-        let figures = random(effort, &[RandomSettings::OperatingSystem]).unwrap();
-        let classes: Vec<_> = figures.iter().map(|figure| figure.class).collect();
-        assert_eq!(classes, [Some(Class::Computational); 4]);
+    fn a_report_has_a_bar_for_each_figure_and_a_choice_for_each_kernel() {
+        let report = Report::measure(&["cpu".into()], BRIEF).unwrap();
+        let chart = report.svg();
+        assert_eq!(chart.matches("<rect x=").count(), report.figures.len());
+        assert!(chart.starts_with("<svg ") && chart.ends_with("</svg>\n"));
+        assert!(report.choices.iter().all(|choice| choice.device == "cpu"));
+        assert_eq!(report.choices.len() + 1, report.figures.len(), "all but the copy");
+        assert_eq!(report.devices.len(), BACKENDS.len());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_an_error_when_it_is_named() {
+        let unknown = Report::measure(&["abacus".into()], BRIEF);
+        assert!(matches!(unknown, Err(Error::Unknown { .. })));
     }
 }

@@ -201,7 +201,7 @@ impl LocalSites {
             let kind = if holds { plan.store.as_str() } else { "dir" };
             add(format!("[[store]]\nname = \"tommo\"\nkind = \"{kind}\""));
             if kind == "volume" {
-                add("bytes = \"16GiB\"".into());
+                add("bytes = \"8GiB\"".into());
             }
             add(format!("path = \"{owner}/shares\""));
         }

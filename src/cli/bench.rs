@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::Table;
-use super::{Context, Error, Outcome, file_error, kernels, kme};
+use super::{Context, Error, Outcome, file_error, kme, pads};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, Faulty, SampleName, ShareLetter};
 use crate::bench::environment::Environment;
@@ -40,11 +40,11 @@ pub enum Command {
     /// Deposit a file and restore it from two holders, without the engine
     E2e(E2e),
     /// Every kernel on every device, beside a copy of this machine's memory
-    Devices(super::device::Devices),
+    Kernels(super::device::Kernels),
     /// Seal and open pads on one core, with and without Fig. 5, beside what the memory gives
-    Kernels(kernels::Kernels),
+    Pads(pads::Pads),
     /// Make random numbers on one core, from each source; say how strong they are
-    Random(kernels::Random),
+    Random(pads::Random),
 }
 
 /// Arguments of `dsgd bench e2e`.
@@ -120,9 +120,9 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             table2(context, arguments, measured)
         }
         Command::Kme(arguments) => kme::bench(context, arguments),
-        Command::Devices(arguments) => super::device::bench(context, arguments),
-        Command::Kernels(arguments) => kernels::kernels(context, arguments),
-        Command::Random(arguments) => kernels::random(context, arguments),
+        Command::Kernels(arguments) => super::device::bench(context, arguments),
+        Command::Pads(arguments) => pads::run(context, arguments),
+        Command::Random(arguments) => pads::random(context, arguments),
         Command::Table3(arguments) => super::table3::run(context, arguments),
         Command::Table3End(arguments) => super::table3::run_end(arguments),
         Command::E2e(arguments) => {

@@ -1,4 +1,4 @@
-//! `dsgd device`: the machines that run kernels; and `dsgd bench devices`.
+//! `dsgd device`: the machines that run kernels; and `dsgd bench kernels`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::output::Table;
 use super::{Context, Error, Outcome, file_error};
 use crate::base::Fault;
-use crate::bench::devices::{Report, devices};
+use crate::bench::kernels::{Report, devices};
 use crate::device::conformance::check_device;
 use crate::device::measure::{Effort, Figure};
 use crate::device::{self, BACKENDS};
@@ -31,9 +31,9 @@ pub enum Command {
     },
 }
 
-/// Arguments of `dsgd bench devices`.
+/// Arguments of `dsgd bench kernels`.
 #[derive(Args)]
-pub struct Devices {
+pub struct Kernels {
     /// Devices [default: all that are there]
     #[arg(value_name = "DEVICE")]
     devices: Vec<String>,
@@ -58,8 +58,8 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
     }
 }
 
-/// Runs `dsgd bench devices`.
-pub fn bench(context: &Context, arguments: &Devices) -> Outcome {
+/// Runs `dsgd bench kernels`.
+pub fn bench(context: &Context, arguments: &Kernels) -> Outcome {
     let report = Report::measure(&arguments.devices, Effort::LONG)?;
     if let Some(path) = &arguments.report {
         let json = serde_json::to_string_pretty(&report).unwrap_or_default();
@@ -68,7 +68,7 @@ pub fn bench(context: &Context, arguments: &Devices) -> Outcome {
     if let Some(path) = &arguments.chart {
         std::fs::write(path, report.svg()).map_err(file_error(path))?;
     }
-    context.out.result("bench devices", &report, || describe(&report));
+    context.out.result("bench kernels", &report, || describe(&report));
     Ok(())
 }
 

@@ -62,6 +62,7 @@ impl Function {
     ];
 
     /// Threads that work together on a device's multiprocessor.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn block(self) -> u32 {
         match self {
             Function::Xor | Function::Share | Function::Otp => 256,

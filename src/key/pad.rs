@@ -3,10 +3,10 @@
 //! A file is a header page and then two halves of key. The first half is for the stream that the
 //! first of the two sites sends, the second half for the other. The header says everything about
 //! the pad, in JSON between a magic number and a digest, and nothing about the bytes: a digest of
-//! them would tell something about the key. A pad that is made for [`expansion`](super::expansion) has
-//! the seeds of both halves behind them, as long as it is carried; importing gives them to the keeper. Pad number `n` of a link has the positions
-//! from `n << 34` in either stream, so that both ends agree about positions whatever they import
-//! and when, and a new pad comes after all older ones.
+//! them would tell something about the key. A pad that is made for [`expansion`] has the seeds of
+//! both halves behind them, as long as it is carried; importing gives them to the keeper. Pad number
+//! `n` of a link has the positions from `n << 34` in either stream, so that both ends agree about
+//! positions whatever they import and when, and a new pad comes after all older ones.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};

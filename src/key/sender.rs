@@ -72,6 +72,8 @@ pub struct Sender {
     expected: Option<u64>,
     /// The next reservation, on its way to the disk while this one is used.
     ahead: Option<JoinHandle<Result<Reserved, Error>>>,
+    /// Whether there was no key for it: then it is reserved when it is needed.
+    ahead_failed: bool,
 }
 
 /// What one reservation took.
@@ -115,6 +117,7 @@ impl Sender {
             step: RESERVATION_BYTES_MIN / UNIT_BYTES,
             expected: None,
             ahead: None,
+            ahead_failed: false,
         })
     }
 
@@ -215,7 +218,10 @@ impl Sender {
         }
         let Some(taken) = taken else { return Err(self.unsigned(units)) };
         // Spent from here on, whatever happens to the reading.
-        (self.needed, self.lease) = (None, units);
+        self.needed = None;
+        if !self.control {
+            self.lease = units;
+        }
         self.abandon(taken.left_over);
         self.expected = self.expected.map(|expected| expected.saturating_sub(units));
         let lease = self.source.lease(self.journal.stream(), taken.range, &self.chunks)?;
@@ -251,7 +257,10 @@ impl Sender {
                 let done = self.ahead.as_ref().is_some_and(JoinHandle::is_finished);
                 match done.then(|| self.finish_ahead()).flatten() {
                     Some(reserved) => reserved,
-                    None => return Ok(None),
+                    None => {
+                        self.ahead_failed |= done;
+                        return Ok(None);
+                    }
                 }
             }
         };
@@ -343,6 +352,7 @@ impl Sender {
     }
 
     fn put_in_force(&mut self, reserved: Reserved) {
+        self.ahead_failed = false;
         self.abandon(reserved.skipped);
         if let Some(promise) = &mut self.promise {
             promise.reserved(reserved.range.units);
@@ -361,7 +371,12 @@ impl Sender {
         let least = if self.countersigned { AHEAD_BYTES } else { RESERVATION_BYTES_MAX / 2 };
         let bulk = current.bytes() >= least;
         let expected = self.expected.map(|expected| expected.saturating_sub(left));
-        if self.ahead.is_some() || !bulk || left > current.units / 2 || expected == Some(0) {
+        if self.ahead.is_some()
+            || self.ahead_failed
+            || !bulk
+            || left > current.units / 2
+            || expected == Some(0)
+        {
             return;
         }
         // What fails here is tried again, and reported, when the keys are needed.

@@ -316,7 +316,11 @@ impl Connection {
         match &mut self.channel {
             Channel::Otp(_) => {
                 let end = self.sealed(Session::seal_end)?;
-                self.wire.write(&[&end.header, &end.tag])?;
+                let told = self.wire.write(&[&end.header, &end.tag]);
+                // Who has ended in order may be gone by now, and needs not be told.
+                if !self.ended {
+                    told?;
+                }
                 if self.statistics().received.frames == 0 {
                     // The peer's proof is on its way: a socket that is closed before it is read
                     // would look broken to the peer.

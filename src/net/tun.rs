@@ -161,7 +161,8 @@ impl Tun {
     /// Gives the system a packet, as if it came from a network. One that it does not take is dropped.
     pub fn write(&self, packet: &[u8]) -> io::Result<bool> {
         match (&self.file).write(packet) {
-            Ok(bytes) => Ok(bytes == packet.len()),
+            // A device takes all of a packet or nothing.
+            Ok(taken) => Ok(taken == packet.len()),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::InvalidInput => {
                     Ok(false)

@@ -781,7 +781,7 @@ fn random_schedule(seed: u64) -> (usize, Vec<Move>) {
     let victim = random.below(2);
     let length = 10 + random.below(60);
     // Half of them begin with a session that has come about, and a copy made on the way there.
-    let mut moves: Vec<Move> = if seed % 2 == 0 { Vec::new() } else { WARM[1..].into() };
+    let mut moves: Vec<Move> = if seed.is_multiple_of(2) { Vec::new() } else { WARM[1..].into() };
     let copied = random.below(moves.len() + 1);
     moves.insert(copied, Move::Save);
     moves.extend((0..length).map(|_| {

@@ -56,7 +56,7 @@ impl Notices {
         }
     }
 
-    /// The notices so far; past the first [`NOTICES_MAX`] a last line says how many there were.
+    /// The notices so far; past the first thousand a last line says how many there were.
     pub fn all(&self) -> Vec<String> {
         let seen = self.lock();
         let further = (seen.further > 0).then(|| format!("and {} notices more", seen.further));

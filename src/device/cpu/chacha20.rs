@@ -130,7 +130,7 @@ mod x86 {
             ]
         });
         for k in 0..4 {
-            let [t0, t1, t2, t3] = [fours[0][k], fours[1][k], fours[2][k], fours[3][k]];
+            let [t0, t1, t2, t3] = fours.map(|four| four[k]);
             let (low, low2) =
                 (_mm512_shuffle_i32x4::<0x44>(t0, t1), _mm512_shuffle_i32x4::<0x44>(t2, t3));
             let (high, high2) =
@@ -212,7 +212,7 @@ mod x86 {
             ]
         });
         for k in 0..4 {
-            let [t0, t1, t2, t3] = [fours[0][k], fours[1][k], fours[2][k], fours[3][k]];
+            let [t0, t1, t2, t3] = fours.map(|four| four[k]);
             let halves = [
                 (k, _mm256_permute2x128_si256::<0x20>(t0, t1)),
                 (k, _mm256_permute2x128_si256::<0x20>(t2, t3)),

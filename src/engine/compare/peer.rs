@@ -92,19 +92,24 @@ fn write(folder: &Path, name: &str, reference: &Reference, records: &[Variant]) 
     std::fs::write(folder.join(format!("{name}.vcf.gz.tbi")), summary.tabix).unwrap();
 }
 
-/// Found and missed truth records, true and false calls of a class in aardvark's summary.
+/// Found and missed truth records, true and false calls of a class in aardvark's summary, counted as
+/// vcfeval does: a wrong genotype is a miss and a false call. Aardvark finds fault with the side alone
+/// that has an allele too many: with the truth when 1/1 is called 0/1, with the call when 0/1 is
+/// called 1/1.
 fn counts_of(summary: &str, wanted: &str) -> [u64; 4] {
     let mut lines = summary.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let head = lines.next().unwrap();
     let column = |name: &str| head.iter().position(|known| *known == name).unwrap();
-    let names = ["truth_tp", "truth_fn", "query_tp", "query_fp"].map(column);
+    let names = ["truth_tp", "truth_fn", "query_tp", "query_fp", "truth_fn_gt", "query_fp_gt"];
+    let names = names.map(column);
     let (comparison, kind, region) =
         (column("comparison"), column("variant_type"), column("region_label"));
     let rows =
         lines.filter(|row| row[comparison] == "GT" && row[kind] == wanted && row[region] == "ALL");
-    rows.fold([0; 4], |sum, row| {
+    let [found, missed, right, wrong, lacking, extra] = rows.fold([0; 6], |sum, row| {
         std::array::from_fn(|at| sum[at] + row[names[at]].parse::<u64>().unwrap())
-    })
+    });
+    [found - extra, missed + extra, right - lacking, wrong + lacking]
 }
 
 /// Needs `aardvark` on the path, or its place in `DSGD_AARDVARK` (`cargo install aardvark-bio`):
@@ -149,7 +154,7 @@ fn aardvark_finds_the_same_records() {
             say(&format!("{folder}, {name}: ours {ours:?}, aardvark's {theirs:?}"));
             for (ours, theirs) in ours.into_iter().zip(theirs) {
                 // Where records are close, both programs choose among matches of one worth.
-                assert!(ours.abs_diff(theirs) <= 2 + found / 100, "{name}\n{summary}");
+                assert!(ours.abs_diff(theirs) <= 2 + found / 200, "{name}\n{summary}");
             }
         }
     }

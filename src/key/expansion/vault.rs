@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_spent_seed_is_gone_from_its_pages() {
         let vault = filled(SUB_BLOCK_UNITS);
-        let pages = |vault: &Vault| vault.lock().regions[0].iter().any(|byte| *byte == 1);
+        let pages = |vault: &Vault| vault.lock().regions[0].contains(&1);
         assert!(pages(&vault));
         vault.spend(BODY, KeyRange { position: 0, units: SUB_BLOCK_UNITS }).unwrap();
         assert!(!pages(&vault));

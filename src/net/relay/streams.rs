@@ -38,7 +38,7 @@ pub fn call(
             match listener.accept() {
                 Ok((stream, _)) => {
                     scope.spawn(move || {
-                        if let Err(error) = carry(stream, dialer, target) {
+                        if let Err(error) = carry(&stream, dialer, target) {
                             report(error);
                         }
                     });
@@ -54,7 +54,7 @@ pub fn call(
     })
 }
 
-fn carry(stream: TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Error> {
+fn carry(stream: &TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Error> {
     let mut up = dialer.dial()?;
     let shape = Shape { headers: Headers::Clear, cipher: Cipher::Otp, unit_bytes: 16, flow: 0 };
     let offer = Offer {

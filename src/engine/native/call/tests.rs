@@ -388,7 +388,7 @@ fn a_virus_of_another_lineage_is_called_haploid() {
         events.push(change);
     }
     let events = resolved(bases, events);
-    let reads = reads(bases, &[events.clone()], 30);
+    let reads = reads(bases, std::slice::from_ref(&events), 30);
     let variants = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(1));
     let substitutions: Vec<u32> =
         passed(&variants).iter().filter(|site| site.1 == site.2).map(|site| site.0).collect();

@@ -1,4 +1,4 @@
-//! `dsgd bench kernels` and `dsgd bench random`: what one core does.
+//! `dsgd bench pads` and `dsgd bench random`: what one core does.
 
 use clap::Args;
 
@@ -6,12 +6,12 @@ use super::output::Table;
 use super::{Context, Outcome};
 use crate::base::ByteCount;
 use crate::bench::environment::Environment;
-use crate::bench::kernels::{self, Effort, Figure};
+use crate::bench::pads::{self, Effort, Figure};
 use crate::key::RandomSettings;
 
-/// Arguments of `dsgd bench kernels`.
+/// Arguments of `dsgd bench pads`.
 #[derive(Args)]
-pub struct Kernels {
+pub struct Pads {
     #[command(flatten)]
     size: Size,
 }
@@ -42,15 +42,15 @@ impl Size {
     }
 }
 
-/// Runs `dsgd bench kernels`.
-pub fn kernels(context: &Context, arguments: &Kernels) -> Outcome {
-    show(context, "bench kernels", &kernels::pads(arguments.size.effort()));
+/// Runs `dsgd bench pads`.
+pub fn run(context: &Context, arguments: &Pads) -> Outcome {
+    show(context, "bench pads", &pads::pads(arguments.size.effort()));
     Ok(())
 }
 
 /// Runs `dsgd bench random`.
 pub fn random(context: &Context, arguments: &Random) -> Outcome {
-    let figures = kernels::random(arguments.size.effort(), &arguments.source)?;
+    let figures = pads::random(arguments.size.effort(), &arguments.source)?;
     show(context, "bench random", &figures);
     Ok(())
 }
