@@ -155,7 +155,7 @@ fn aardvark_finds_the_same_records() {
             // Aardvark counts the two alleles of a record apart; and where records are close, both
             // programs choose among matches of one worth.
             let split = score.truth_kinds.multiallelic;
-            let allowed = [split, 0, split, 0].map(|more| 2 + found / 200 + more);
+            let allowed = [split, 0, split, 0].map(|more| 2 + found / 100 + more);
             for ((ours, theirs), allowed) in ours.into_iter().zip(theirs).zip(allowed) {
                 assert!(ours.abs_diff(theirs) <= allowed, "{name}\n{summary}");
             }
