@@ -67,7 +67,7 @@ fn carry(stream: &TcpStream, dialer: &Dialer, target: &Target) -> Result<(), Err
     let accepted = request(&mut up, &offer)?;
     let mut down = dialer.dial()?;
     request(&mut down, &Offer { token: Some(accepted.token), ..offer })?;
-    pump(&stream, up, down)
+    pump(stream, up, down)
 }
 
 /// Carries bytes in both directions until both have ended.
