@@ -23,11 +23,11 @@ const PAIRS: [(ShareLetter, ShareLetter); 6] = [
     (ShareLetter::B, ShareLetter::A),
 ];
 
-/// xorshift64: different bytes from one seed.
-struct Noise(u64);
+/// xorshift64: different bytes from one seed, and the same ones every time.
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -13,6 +13,7 @@ use crate::base::clock::Stopwatch;
 use crate::kernel::ungapped::GenomeWord;
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
+use super::conformance::Noise;
 use super::table::{Genome, SeedTable};
 use super::{Device, Error, Queue};
 
@@ -99,17 +100,7 @@ pub fn measure(device: &dyn Device, effort: Effort) -> Result<Vec<Figure>, Error
     Ok(bench.figures)
 }
 
-/// xorshift64: what is measured depends on no chance.
-struct Noise(u64);
-
 impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn codes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| (self.next() >> 62) as u8).collect()
     }

@@ -7,28 +7,8 @@
 //! equal ones the first, except that a stretch to the read's end wins over equal ones before it.
 
 use super::align::Scores;
-
-/// The two bits of 64 base codes, and which of them are unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Word {
-    /// Bit 0 of each code.
-    pub low: u64,
-    /// Bit 1 of each code.
-    pub high: u64,
-    /// Which bases are unknown.
-    pub unknown: u64,
-}
-
-/// Bases of a read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct ReadWord {
-    /// The bases.
-    pub bases: Word,
-    /// Which of the 64 places hold a base.
-    pub valid: u64,
-}
+use super::pack::ReadWord;
+use super::ungapped::{self, GenomeWord, Laid};
 
 /// One read at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +45,7 @@ const SUSPICIOUS_BASES: u32 = 12;
 /// Does all jobs, one after the other.
 #[inline(always)]
 pub fn scalar(
-    genome: &[Word],
+    genome: &[GenomeWord],
     reads: &[ReadWord],
     jobs: &[Job],
     scores: &Scores,
@@ -77,31 +57,9 @@ pub fn scalar(
         let read = &reads[job.first as usize..job.first as usize + words];
         let mut marks = [0; WORDS_MAX];
         let marks = &mut marks[..words];
-        mark(genome, read, job.position, marks);
+        ungapped::scalar(genome, Laid { read, position: job.position }, marks);
         best_segment(marks, job.length, scores)
     }));
-}
-
-/// Marks the places where a read, laid at `position`, differs; gives their number.
-///
-/// `marks` has one word per read word. Everything differs outside of the reference.
-#[inline(always)]
-pub fn mark(genome: &[Word], read: &[ReadWord], position: u32, marks: &mut [u64]) -> u32 {
-    let (first, shift) = ((position / 64) as usize, position % 64);
-    let Some(words) = genome.get(first..first + read.len() + 1) else {
-        marks.fill(u64::MAX);
-        return u32::MAX;
-    };
-    let mut count = 0;
-    for ((read, pair), mark) in read.iter().zip(words.windows(2)).zip(marks) {
-        let join = |a: u64, b: u64| (a >> shift) | ((b << 1) << (63 - shift));
-        let low = join(pair[0].low, pair[1].low) ^ read.bases.low;
-        let high = join(pair[0].high, pair[1].high) ^ read.bases.high;
-        let unknown = join(pair[0].unknown, pair[1].unknown) | read.bases.unknown;
-        *mark = (low | high | unknown) & read.valid;
-        count += mark.count_ones();
-    }
-    count
 }
 
 /// The best stretch between the marked places of a read.
@@ -150,12 +108,12 @@ mod tests {
             let bits = |test: &dyn Fn(u8) -> bool| {
                 (0..).zip(codes).map(|(at, &code)| u64::from(test(code)) << at).sum::<u64>()
             };
-            let bases = Word {
+            ReadWord {
                 low: bits(&|code| code & 1 == 1),
                 high: bits(&|code| code >> 1 & 1 == 1),
                 unknown: bits(&|code| code > 3),
-            };
-            ReadWord { bases, valid: bits(&|_| true) }
+                valid: bits(&|_| true),
+            }
         };
         codes.chunks(64).map(word).collect()
     }
@@ -188,8 +146,8 @@ mod tests {
             for (place, base) in changes {
                 read[place % length] = base;
             }
-            let mut words: Vec<Word> = planes(&genome).iter().map(|word| word.bases).collect();
-            words.push(Word::default());
+            let mut words: Vec<GenomeWord> = planes(&genome).iter().map(ReadWord::bases).collect();
+            words.push(GenomeWord::default());
             let job = Job { first: 0, length: length as u32, position: at as u32 };
             let (scores, mut out) = (Scores::default(), Vec::new());
             scalar(&words, &planes(&read), &[job], &scores, &mut out);
@@ -207,7 +165,7 @@ mod tests {
     fn everything_differs_outside_of_the_reference() {
         let job = Job { first: 0, length: 70, position: 640 };
         let (scores, mut out) = (Scores::default(), Vec::new());
-        scalar(&[Word::default(); 5], &planes(&[0; 70]), &[job], &scores, &mut out);
+        scalar(&[GenomeWord::default(); 5], &planes(&[0; 70]), &[job], &scores, &mut out);
         assert!(out[0].score < 0 && out[0].crowded, "{out:?}");
     }
 }

@@ -16,7 +16,7 @@ pub struct ReadWord {
     pub low: u64,
     /// Bit 1 of each base's code.
     pub high: u64,
-    /// Which bases are unknown; their code's bits are zero.
+    /// Which bases are unknown, whatever their code's bits are; [`scalar`] leaves these zero.
     pub unknown: u64,
     /// Which places hold a base at all.
     pub valid: u64,

@@ -19,6 +19,13 @@ pub struct GenomeWord {
     pub unknown: u64,
 }
 
+impl ReadWord {
+    /// Its bases as those of a reference: where it holds none, they are known.
+    pub fn bases(&self) -> GenomeWord {
+        GenomeWord { low: self.low, high: self.high, unknown: self.unknown }
+    }
+}
+
 /// A read and where it is laid: one of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Laid<'a> {
@@ -75,11 +82,8 @@ mod tests {
 
     fn genome(codes: &[u8]) -> Vec<GenomeWord> {
         let packed = pack(Read { codes, qualities: &vec![0; codes.len()] });
-        let word = |word: &ReadWord| GenomeWord {
-            low: word.low,
-            high: word.high,
-            unknown: word.unknown | !word.valid,
-        };
+        let word =
+            |word: &ReadWord| GenomeWord { unknown: word.unknown | !word.valid, ..word.bases() };
         packed.forward.iter().map(word).collect()
     }
 

@@ -11,6 +11,7 @@ mod dialer;
 pub mod error;
 pub mod flow;
 mod greeting;
+mod readiness;
 pub mod relay;
 pub mod sim;
 pub mod tcp;

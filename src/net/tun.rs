@@ -11,8 +11,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::ioctl::{Opcode, Setter, Updater, ioctl};
+
+use super::readiness::wait;
 
 const DEVICE: &str = "/dev/net/tun";
 const NAME_BYTES_MAX: usize = 15;
@@ -146,16 +148,7 @@ impl Tun {
 
     /// Waits up to `patience` for a packet; says whether there is one.
     pub fn wait(&self, patience: Duration) -> io::Result<bool> {
-        let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
-        let patience = Timespec {
-            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: patience.subsec_nanos().into(),
-        };
-        match poll(&mut fds, Some(&patience)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        wait(&self.file, PollFlags::IN, patience)
     }
 
     /// Gives the system a packet, as if it came from a network. One that it does not take is dropped.

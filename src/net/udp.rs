@@ -6,9 +6,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use super::Error;
+use super::readiness::wait;
 
 /// Bytes of the largest datagram, and so of what one call can hand over for segmentation.
 pub const SEND_BYTES_MAX: usize = 65_507;
@@ -129,19 +130,8 @@ impl Udp {
     }
 
     fn wait(&self, flags: PollFlags, patience: Duration) -> Result<bool, Error> {
-        let mut fds = [PollFd::new(&self.socket, flags)];
-        let patience = Timespec {
-            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: patience.subsec_nanos().into(),
-        };
-        match poll(&mut fds, Some(&patience)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(error) => {
-                let source = io::Error::from(error);
-                Err(Error::Broken { address: self.address.to_string(), source })
-            }
-        }
+        wait(&self.socket, flags, patience)
+            .map_err(|source| Error::Broken { address: self.address.to_string(), source })
     }
 }
 

@@ -3,34 +3,18 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use super::frame::{HEADER_BYTES, TAG_BYTES};
-use super::session::Limits;
+use super::rotation::Rotation;
 
 /// Bytes of a key.
 pub(super) const KEY_BYTES: usize = 32;
 
-/// The key of one direction in force, and how much went under it.
+/// Keys of AES-256-GCM.
 ///
-/// It is changed as often as a hash key, far below the 2^32 messages and 2^36 bytes a message of NIST
+/// They are changed as often as hash keys, far below the 2^32 messages and 2^36 bytes a message of NIST
 /// SP 800-38D, section 8.3. The nonce is the frame's number, which no two frames of a key share.
-pub(super) struct AesKeys {
-    limits: Limits,
-    current: Option<LessSafeKey>,
-    frames: u64,
-    bytes: u64,
-}
+pub(super) type AesKeys = Rotation<LessSafeKey>;
 
 impl AesKeys {
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, current: None, frames: 0, bytes: 0 }
-    }
-
-    /// Whether the next frame must bring a new key. Both ends know without being told.
-    pub fn due(&self) -> bool {
-        self.current.is_none()
-            || self.frames >= self.limits.frames_per_hash_key
-            || self.bytes >= self.limits.bytes_per_hash_key
-    }
-
     /// Encrypts `payload` in place, under a `new` key or that in force; gives the tag.
     pub fn seal(
         &self,
@@ -38,7 +22,7 @@ impl AesKeys {
         (header, sequence): (&[u8; HEADER_BYTES], u64),
         payload: &mut [u8],
     ) -> [u8; TAG_BYTES] {
-        let key = new.or(self.current.as_ref()).expect("the first frame brings a key");
+        let key = self.of(new).expect("the first frame brings a key");
         let sealed = key.seal_in_place_separate_tag(nonce(sequence), Aad::from(header), payload);
         let tag = sealed.expect("a frame is shorter than AES-GCM can take");
         tag.as_ref().try_into().expect("a tag has 16 bytes")
@@ -53,22 +37,13 @@ impl AesKeys {
         payload: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> bool {
-        let Some(key) = new.or(self.current.as_ref()) else { return false };
+        let Some(key) = self.of(new) else { return false };
         let aad = Aad::from(header);
         let good = key.open_in_place_separate_tag(nonce(sequence), aad, tag, payload).is_ok();
         if !good {
             crate::base::chunk::wipe(payload);
         }
         good
-    }
-
-    /// Counts a good frame and puts its key in force, if it brought one.
-    pub fn advance(&mut self, new: Option<LessSafeKey>, payload_bytes: u32) {
-        if new.is_some() {
-            (self.current, self.frames, self.bytes) = (new, 0, 0);
-        }
-        self.frames += 1;
-        self.bytes += u64::from(payload_bytes);
     }
 }
 

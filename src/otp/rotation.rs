@@ -1,4 +1,4 @@
-//! The hash key of one direction, and when the next one is due.
+//! The key in force in one direction, for hashes or for AES-256-GCM, and when the next one is due.
 
 use zeroize::Zeroizing;
 
@@ -8,16 +8,46 @@ use crate::key::KeyLease;
 use super::frame::{HEADER_BYTES, Header, TAG_BYTES};
 use super::session::Limits;
 
-/// The hash key in force and how much was hashed under it.
-///
-/// Masked by fresh key, the hash key may serve many frames (Portmann 2014, "Key recycling in
-/// authentication"); it is changed long before what accepted and refused forgeries tell adds up.
-pub(super) struct HashKeys {
+/// The key in force of one direction, and how much went under it.
+pub(super) struct Rotation<K> {
     limits: Limits,
-    current: Option<HashKey>,
+    current: Option<K>,
     frames: u64,
     bytes: u64,
 }
+
+impl<K> Rotation<K> {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, current: None, frames: 0, bytes: 0 }
+    }
+
+    /// Whether the next frame must bring a new key. Both ends know without being told.
+    pub fn due(&self) -> bool {
+        self.current.is_none()
+            || self.frames >= self.limits.frames_per_hash_key
+            || self.bytes >= self.limits.bytes_per_hash_key
+    }
+
+    /// The key of a frame: a `new` one, or that in force.
+    pub fn of<'k>(&'k self, new: Option<&'k K>) -> Option<&'k K> {
+        new.or(self.current.as_ref())
+    }
+
+    /// Counts a good frame and puts its key in force, if it brought one.
+    pub fn advance(&mut self, new: Option<K>, payload_bytes: u32) {
+        if new.is_some() {
+            (self.current, self.frames, self.bytes) = (new, 0, 0);
+        }
+        self.frames += 1;
+        self.bytes += u64::from(payload_bytes);
+    }
+}
+
+/// Hash keys.
+///
+/// Masked by fresh key, a hash key may serve many frames (Portmann 2014, "Key recycling in
+/// authentication"); it is changed long before what accepted and refused forgeries tell adds up.
+pub(super) type HashKeys = Rotation<HashKey>;
 
 /// The part of a frame's key that makes its tag: in front of the pad of its payload.
 pub(super) struct TagKey {
@@ -41,17 +71,6 @@ impl TagKey {
 }
 
 impl HashKeys {
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, current: None, frames: 0, bytes: 0 }
-    }
-
-    /// Whether the next frame must bring a new hash key. Both ends know without being told.
-    pub fn due(&self) -> bool {
-        self.current.is_none()
-            || self.frames >= self.limits.frames_per_hash_key
-            || self.bytes >= self.limits.bytes_per_hash_key
-    }
-
     /// Works out the tag of a frame. `pass` hashes what stands in the place of the ciphertext, and
     /// gives its length in bytes. Gives back the new hash key, to be [put in force](Self::advance)
     /// when the frame is good.
@@ -62,7 +81,7 @@ impl HashKeys {
         pass: impl FnOnce(&mut Hash<'_>) -> usize,
     ) -> ([u8; TAG_BYTES], Option<HashKey>) {
         let new = key.hash_key.as_deref().map(HashKey::new);
-        let hash_key = new.as_ref().or(self.current.as_ref());
+        let hash_key = self.of(new.as_ref());
         let mut hash = Hash::new(hash_key.expect("the first frame brings a hash key"));
         hash.update(header);
         let bytes = pass(&mut hash);
@@ -75,14 +94,5 @@ impl HashKeys {
             *byte ^= pad;
         }
         (tag, new)
-    }
-
-    /// Counts a good frame and puts its hash key in force, if it brought one.
-    pub fn advance(&mut self, new: Option<HashKey>, payload_bytes: u32) {
-        if new.is_some() {
-            (self.current, self.frames, self.bytes) = (new, 0, 0);
-        }
-        self.frames += 1;
-        self.bytes += u64::from(payload_bytes);
     }
 }

@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::align::Scores;
-use crate::kernel::extend::{Job, ReadWord, Segment, Word, scalar};
+use crate::kernel::extend::{Job, Segment, scalar};
+use crate::kernel::pack::ReadWord;
+use crate::kernel::ungapped::GenomeWord;
 
 /// As [`kernel::extend::scalar`](crate::kernel::extend::scalar).
 pub fn lay(
-    genome: &[Word],
+    genome: &[GenomeWord],
     reads: &[ReadWord],
     jobs: &[Job],
     scores: &Scores,
@@ -15,7 +17,7 @@ pub fn lay(
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "popcnt,bmi1,bmi2")]
-        fn bits(g: &[Word], r: &[ReadWord], j: &[Job], s: &Scores, out: &mut Vec<Segment>) {
+        fn bits(g: &[GenomeWord], r: &[ReadWord], j: &[Job], s: &Scores, out: &mut Vec<Segment>) {
             scalar(g, r, j, s, out);
         }
         let has = |detected: [bool; 3]| detected.iter().all(|&one| one);
@@ -37,8 +39,8 @@ mod tests {
     use proptest::prelude::*;
 
     prop_compose! {
-        fn word()(low: u64, high: u64, unknown: u64) -> Word {
-            Word { low, high, unknown: unknown & low & high }
+        fn word()(low: u64, high: u64, unknown: u64) -> GenomeWord {
+            GenomeWord { low, high, unknown: unknown & low & high }
         }
     }
 
@@ -54,10 +56,11 @@ mod tests {
                 let first = reads.len() as u32;
                 for word in 0..length.div_ceil(64) {
                     let there = genome.get((position / 64 + word) as usize);
-                    let bases = there.copied().filter(|_| alike).unwrap_or_default();
+                    let GenomeWord { low, high, unknown } =
+                        there.copied().filter(|_| alike).unwrap_or_default();
                     let left = length - word * 64;
                     let valid = if left < 64 { (1 << left) - 1 } else { u64::MAX };
-                    reads.push(ReadWord { bases, valid });
+                    reads.push(ReadWord { low, high, unknown, valid });
                 }
                 jobs.push(Job { first, length, position: position / 64 * 64 + position % 2 });
             }

@@ -2,8 +2,9 @@
 
 use crate::device::cpu::pages;
 use crate::genome::Reference;
-use crate::kernel::extend::mark;
-pub use crate::kernel::extend::{ReadWord, WORDS_MAX, Word};
+pub use crate::kernel::extend::WORDS_MAX;
+pub use crate::kernel::pack::ReadWord;
+use crate::kernel::ungapped::{self, GenomeWord, Laid};
 
 /// Longest read that is mapped, in bases; longer ones stay unmapped.
 pub const READ_BASES_MAX: usize = 64 * WORDS_MAX;
@@ -14,7 +15,7 @@ const GAP_BASES: u64 = 2 * READ_BASES_MAX as u64;
 /// A reference in one coordinate space, contigs apart by unknown bases.
 #[derive(Debug)]
 pub struct PackedGenome {
-    words: Vec<Word>,
+    words: Vec<GenomeWord>,
     starts: Vec<u32>,
     lengths: Vec<u32>,
     /// Which contigs are alternate forms of a part of another; empty when none is.
@@ -29,8 +30,8 @@ fn gather(bytes: u64) -> u64 {
 
 /// Packs up to 64 base codes.
 #[inline(always)]
-fn pack(codes: &[u8]) -> Word {
-    let mut word = Word::default();
+fn pack(codes: &[u8]) -> GenomeWord {
+    let mut word = GenomeWord::default();
     for (group, eight) in codes.chunks(8).enumerate() {
         let mut bytes = [0; 8];
         bytes[..eight.len()].copy_from_slice(eight);
@@ -47,7 +48,8 @@ pub fn pack_read(codes: &[u8], out: &mut Vec<ReadWord>) {
     let first = out.len();
     for chunk in codes.chunks(64) {
         let valid = u64::MAX >> (64 - chunk.len());
-        out.push(ReadWord { bases: pack(chunk), valid });
+        let GenomeWord { low, high, unknown } = pack(chunk);
+        out.push(ReadWord { low, high, unknown, valid });
     }
     let count = out.len() - first;
     let shift = (count * 64 - codes.len()) as u32;
@@ -55,13 +57,13 @@ pub fn pack_read(codes: &[u8], out: &mut Vec<ReadWord>) {
         let here = reversed(&out[first + count - 1 - i]);
         let next = if i + 1 < count { reversed(&out[first + count - 2 - i]) } else { [0; 4] };
         let join = |plane: usize| (here[plane] >> shift) | ((next[plane] << 1) << (63 - shift));
-        let bases = Word { low: !join(0), high: !join(1), unknown: join(2) };
-        out.push(ReadWord { bases, valid: join(3) });
+        let (low, high) = (!join(0), !join(1));
+        out.push(ReadWord { low, high, unknown: join(2), valid: join(3) });
     }
 }
 
 fn reversed(word: &ReadWord) -> [u64; 4] {
-    [word.bases.low, word.bases.high, word.bases.unknown, word.valid].map(u64::reverse_bits)
+    [word.low, word.high, word.unknown, word.valid].map(u64::reverse_bits)
 }
 
 /// Whether a contig is an alternate form of a part of another, by the names of GRCh38's analysis sets:
@@ -82,7 +84,7 @@ impl PackedGenome {
             end = (end + contig.bases.len() as u64 + GAP_BASES).next_multiple_of(64);
         }
         u32::try_from(end).ok()?;
-        let unknown = Word { unknown: u64::MAX, ..Word::default() };
+        let unknown = GenomeWord { unknown: u64::MAX, ..GenomeWord::default() };
         let mut words = pages::vector((end / 64 + 2) as usize, || unknown);
         for (contig, &start) in reference.contigs.iter().zip(&starts) {
             let first = start as usize / 64;
@@ -130,14 +132,14 @@ impl PackedGenome {
     }
 
     /// The bit planes of all contigs.
-    pub fn words(&self) -> &[Word] {
+    pub fn words(&self) -> &[GenomeWord] {
         &self.words
     }
 
     /// Marks the places where a read, laid at the global `position`, differs; gives their number.
     #[inline(always)]
     pub fn mismatches(&self, read: &[ReadWord], position: u32, marks: &mut [u64]) -> u32 {
-        mark(&self.words, read, position, marks)
+        ungapped::scalar(&self.words, Laid { read, position }, marks)
     }
 
     /// Whether a read, laid at the global `position`, matches in `run` bases one after the other.
