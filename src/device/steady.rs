@@ -5,7 +5,7 @@
 //! again: a card that was lost does not come back within a job.
 
 use crate::base::ShareLetter;
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::table::{Genome, SeedTable};
@@ -128,7 +128,7 @@ impl Queue for Steady {
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         self.run_in_place(data, |queue, data| queue.seal(data, pad, key))
@@ -137,7 +137,7 @@ impl Queue for Steady {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         self.run_in_place(data, |queue, data| queue.open(data, pad, key))
@@ -162,9 +162,11 @@ impl Queue for Steady {
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error> {
-        self.run(|queue| queue.ungapped(genome, laid))
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error> {
+        self.run(|queue| queue.ungapped(genome, reads, jobs, scores))
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
@@ -262,7 +264,7 @@ mod tests {
         fn seal(
             &mut self,
             data: &mut [u8],
-            pad: &[u8],
+            pad: Pad<'_>,
             key: &[u8; BLOCK_BYTES],
         ) -> Result<[u8; BLOCK_BYTES], Error> {
             let tag = self.queue.seal(data, pad, key)?;
@@ -272,7 +274,7 @@ mod tests {
         fn open(
             &mut self,
             data: &mut [u8],
-            pad: &[u8],
+            pad: Pad<'_>,
             key: &[u8; BLOCK_BYTES],
         ) -> Result<[u8; BLOCK_BYTES], Error> {
             let tag = self.queue.open(data, pad, key)?;
@@ -301,10 +303,12 @@ mod tests {
         fn ungapped(
             &mut self,
             genome: &Genome,
-            laid: &[ungapped::Laid<'_>],
-        ) -> Result<Vec<ungapped::Mismatches>, Error> {
+            reads: &[pack::ReadWord],
+            jobs: &[ungapped::Job],
+            scores: &align::Scores,
+        ) -> Result<Vec<ungapped::Segment>, Error> {
             self.call(None)?;
-            self.queue.ungapped(genome, laid)
+            self.queue.ungapped(genome, reads, jobs, scores)
         }
 
         fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
