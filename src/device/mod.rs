@@ -8,6 +8,7 @@ use crate::base::{Fault, Faulty, ShareLetter};
 use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
+pub mod assign;
 pub mod conformance;
 pub mod cpu;
 
@@ -17,6 +18,7 @@ mod jobs;
 mod lane;
 pub mod measure;
 mod process;
+pub mod setting;
 pub mod steady;
 pub mod table;
 #[cfg(feature = "wgpu")]
@@ -41,6 +43,79 @@ pub trait Device: Send + Sync {
     /// Copies a table to the device: the words of all parts after each other. It stays there until
     /// the last [`Resident`] is dropped, and is used by queues of this device only.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
+
+    /// Whether the device itself does this kernel; what it has not, its queues give to the CPU.
+    fn has(&self, _kernel: Kernel) -> bool {
+        true
+    }
+
+    /// Whether this is but a program on this machine's processor, which can win nothing.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
+    /// How many of the `wanted` bytes of its memory a run may plan with.
+    fn room(&self, wanted: u64) -> u64 {
+        wanted
+    }
+
+    /// The same device with only these of its cards, counted from 0.
+    ///
+    /// Errors: [`Error::Absent`] when there is no such card, or nothing to choose from.
+    fn only(&self, _cards: &[usize]) -> Result<Box<dyn Device>, Error> {
+        Err(Error::absent(self.name(), "its cards cannot be chosen"))
+    }
+}
+
+/// What a method of [`Queue`] does; the names of both are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The methods say it.
+pub enum Kernel {
+    Xor,
+    Seal,
+    Open,
+    Split,
+    Restore,
+    Rebuild,
+    Align,
+    Pairhmm,
+    Pack,
+    Ungapped,
+    Lookup,
+}
+
+impl Kernel {
+    /// All of them.
+    pub const ALL: [Kernel; 11] = [
+        Kernel::Xor,
+        Kernel::Seal,
+        Kernel::Open,
+        Kernel::Split,
+        Kernel::Restore,
+        Kernel::Rebuild,
+        Kernel::Align,
+        Kernel::Pairhmm,
+        Kernel::Pack,
+        Kernel::Ungapped,
+        Kernel::Lookup,
+    ];
+
+    /// Its name in measurements and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernel::Xor => "xor",
+            Kernel::Seal => "seal",
+            Kernel::Open => "open",
+            Kernel::Split => "split",
+            Kernel::Restore => "restore",
+            Kernel::Rebuild => "rebuild",
+            Kernel::Align => "align",
+            Kernel::Pairhmm => "pairhmm",
+            Kernel::Pack => "pack",
+            Kernel::Ungapped => "ungapped",
+            Kernel::Lookup => "lookup",
+        }
+    }
 }
 
 /// Work on one device: one method per kernel, over host memory, done when the method returns.
