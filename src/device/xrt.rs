@@ -15,7 +15,7 @@ use libloading::{Library, Symbol};
 use super::lane::{COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
 use super::process::HLS_FUNCTIONS;
 use super::table::Resident;
-use super::{Device, Error, Queue};
+use super::{Device, Error, Kernel, Queue};
 
 const NAME: &str = "xrt";
 const LIBRARY: &str = "libxrt_coreutil.so.2";
@@ -190,6 +190,10 @@ impl Device for Arc<Card> {
     /// Nothing: no kernel here reads one.
     fn table(&self, _parts: &[&[u32]]) -> Result<Resident, Error> {
         Ok(Arc::new(()))
+    }
+
+    fn has(&self, kernel: Kernel) -> bool {
+        HLS_FUNCTIONS.contains(&Function::of(kernel))
     }
 }
 
