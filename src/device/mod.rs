@@ -5,7 +5,7 @@
 //! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
 
 use crate::base::{Fault, Faulty, ShareLetter};
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 pub mod assign;
@@ -149,10 +149,11 @@ pub trait Queue: Send {
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
 
     /// Seals `data` by a pad and gives the hash of the ciphertext ([`crate::kernel::otp::Hash::seal`]).
+    /// What of the pad has to be worked out is worked out while it is applied.
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error>;
 
@@ -161,7 +162,7 @@ pub trait Queue: Send {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error>;
 
@@ -178,12 +179,14 @@ pub trait Queue: Send {
     /// Packs every read, in order ([`crate::kernel::pack::scalar`]).
     fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error>;
 
-    /// Marks where every read differs, in order ([`crate::kernel::ungapped::scalar`]).
+    /// The best stretch of every read where it is laid, in order ([`crate::kernel::ungapped::scalar`]).
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error>;
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error>;
 
     /// The first entry of every seed and their number, in order ([`crate::kernel::lookup::scalar`]).
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::base::ShareLetter;
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::assign::Assignment;
@@ -168,7 +168,7 @@ impl Queue for Steady {
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         self.run_in_place(Kernel::Seal, data, |queue, data| queue.seal(data, pad, key))
@@ -177,7 +177,7 @@ impl Queue for Steady {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         self.run_in_place(Kernel::Open, data, |queue, data| queue.open(data, pad, key))
@@ -202,9 +202,13 @@ impl Queue for Steady {
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error> {
-        self.run_over(Kernel::Ungapped, &genome.resident, |queue| queue.ungapped(genome, laid))
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error> {
+        self.run_over(Kernel::Ungapped, &genome.resident, |queue| {
+            queue.ungapped(genome, reads, jobs, scores)
+        })
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {

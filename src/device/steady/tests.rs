@@ -141,7 +141,7 @@ impl Queue for WeakQueue {
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         let tag = self.queue.seal(data, pad, key)?;
@@ -151,7 +151,7 @@ impl Queue for WeakQueue {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         let tag = self.queue.open(data, pad, key)?;
@@ -180,10 +180,12 @@ impl Queue for WeakQueue {
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error> {
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error> {
         self.call(None)?;
-        self.queue.ungapped(genome, laid)
+        self.queue.ungapped(genome, reads, jobs, scores)
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {

@@ -7,7 +7,7 @@ use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord};
 use crate::device::cpu;
 use crate::device::cpu::align::Rows;
 use crate::kernel::align::{self, Matrix, Placement, Scores, Step};
-use crate::kernel::extend::Segment;
+use crate::kernel::ungapped::Segment;
 
 /// A read laid on the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Reads are taken in small groups, and each step is a pass over the arrays of a group: encode,
 //! take seeds, find buckets, touch entries, vote, lay without gaps, align with gaps. The passes
 //! whose cost is memory latency do nothing else, so that many accesses are under way at once; those
-//! that compute are kernels ([`extend`](crate::kernel::extend), [`align`](crate::kernel::align))
+//! that compute are kernels ([`ungapped`](crate::kernel::ungapped), [`align`](crate::kernel::align))
 //! over jobs that do not depend on each other, so that a device can take them.
 
 use std::ops::Range;
@@ -20,7 +20,7 @@ use crate::device::cpu;
 use crate::genome::reference::base_code;
 use crate::genome::{Layout, ReadBatch};
 use crate::kernel::align::Scores;
-use crate::kernel::extend::{Job, Segment};
+use crate::kernel::ungapped::{Job, Segment};
 
 /// Maps reads to the reference of an index.
 pub struct Mapper {
@@ -228,7 +228,7 @@ impl Workspace {
             first = end;
         }
         let genome = index.genome().words();
-        cpu::extend::lay(genome, &self.words, &jobs, scores, &mut self.segments);
+        cpu::ungapped::ungapped(genome, &self.words, &jobs, scores, &mut self.segments);
         let mut done = jobs.iter().zip(&self.segments).zip(&self.candidates);
         first = 0;
         for (&read, &end) in self.open.iter().zip(&self.candidate_ends) {
@@ -501,7 +501,13 @@ impl Mapper {
                     position: candidate.diagonal,
                 };
                 let genome = self.index.genome().words();
-                cpu::extend::lay(genome, view.words, &[job], &self.scores, &mut work.segments);
+                cpu::ungapped::ungapped(
+                    genome,
+                    view.words,
+                    &[job],
+                    &self.scores,
+                    &mut work.segments,
+                );
                 let segment = &work.segments[0];
                 let mut hit = Hit::ungapped(&candidate, job.length, segment, &self.scores);
                 if hit.doubtful {
