@@ -9,6 +9,7 @@ use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 pub mod assign;
+pub mod card;
 pub mod conformance;
 pub mod cpu;
 
@@ -57,6 +58,16 @@ pub trait Device: Send + Sync {
     /// How many of the `wanted` bytes of its memory a run may plan with.
     fn room(&self, wanted: u64) -> u64 {
         wanted
+    }
+
+    /// Its cards, where a machine can have several.
+    fn cards(&self) -> Vec<CardState> {
+        Vec::new()
+    }
+
+    /// Whether a new queue would work although one has failed: on another card.
+    fn survives(&self) -> bool {
+        false
     }
 
     /// The same device with only these of its cards, counted from 0.
@@ -204,6 +215,7 @@ pub const BACKENDS: &[(&str, Open)] = &[
     ("cuda", open_cuda),
 ];
 
+use card::CardState;
 use table::{Genome, Resident, SeedTable};
 
 #[cfg(feature = "cuda")]

@@ -46,7 +46,7 @@ impl Steady {
     /// The device's queue for a kernel, and its place; opened when it is first wanted.
     fn device(&mut self, kernel: Kernel) -> Option<(usize, &mut dyn Queue)> {
         let place = self.assignment.device_of(kernel)?;
-        if let Opened::No = self.queues[place] {
+        while let Opened::No = self.queues[place] {
             match self.assignment.open_queue(place) {
                 Ok((queue, piece_bytes)) => self.queues[place] = Opened::Yes(queue, piece_bytes),
                 Err(error) => self.fail(place, &error),
@@ -58,15 +58,23 @@ impl Steady {
         }
     }
 
-    /// What follows from an error of a device: smaller pieces, or the CPU.
+    /// What follows from an error of a device: smaller pieces, another card, or the CPU.
     fn fail(&mut self, place: usize, error: &Error) {
         let opened = std::mem::replace(&mut self.queues[place], Opened::Never);
-        let Error::NoMemory { .. } = error else { return self.assignment.lose(place, error) };
-        match opened {
-            Opened::Yes(_, piece_bytes) if self.assignment.halve(place, piece_bytes) => {
-                self.queues[place] = Opened::No;
+        let again = match (error, opened) {
+            (Error::NoMemory { .. }, Opened::Yes(_, piece_bytes)) => {
+                self.assignment.halve(place, piece_bytes)
             }
-            _ => self.assignment.lacks_memory(place, error),
+            (Error::NoMemory { .. }, _) => false,
+            (_, opened) => {
+                drop(opened);
+                self.assignment.goes_on(place, error)
+            }
+        };
+        if again {
+            self.queues[place] = Opened::No;
+        } else if let Error::NoMemory { .. } = error {
+            self.assignment.lacks_memory(place, error);
         }
     }
 
