@@ -46,7 +46,7 @@ fn columns(criterion: &mut Criterion) {
             bench.iter(|| queue.xor(&mut x, &y).expect("a device that works"));
         });
         group.bench_function(BenchmarkId::new("seal", *name), |bench| {
-            bench.iter(|| queue.seal(&mut x, &y, &[7; 16]).expect("a device that works"));
+            bench.iter(|| queue.seal(&mut x, (&y).into(), &[7; 16]).expect("a device that works"));
         });
     }
     let key = HashKey::new(&[7; 16]);

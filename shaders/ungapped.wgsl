@@ -1,5 +1,5 @@
-// Mismatches of reads laid on a reference, an invocation a place. The same steps as
-// kernels/ungapped.cu; defined by src/kernel/ungapped.rs.
+// Reads laid on a reference without gaps, an invocation a place: the best stretch between mismatches. The
+// same steps as kernels/ungapped.cu; defined by src/kernel/ungapped.rs.
 
 struct Plan {
     jobs: u32,
@@ -16,18 +16,19 @@ struct Plan {
 
 const HEADER_WORDS = 8u;
 const ENTRY_WORDS = 4u;
+// Mismatches closer than this to each other, or half as close to the read's end, may be the mark of a gap.
+const SUSPICIOUS_BASES = 12u;
 
-// 32 bases of one plane of the reference, `shift` bases into group `group`. A word of 64 bases has its
-// three planes after each other, two groups each.
-fn plane(group: u32, shift: u32, which: u32) -> u32 {
-    let next = group + 1u;
-    let here = genome[(group >> 1u) * 6u + 2u * which + (group & 1u)];
-    let behind = genome[(next >> 1u) * 6u + 2u * which + (next & 1u)];
-    return (here >> shift) | ((behind << 1u) << (31u - shift));
+// The three planes of 32 bases of the reference: low, high, unknown. A word of 64 bases has its planes
+// after each other, two groups each.
+fn planes_of(group: u32) -> vec3<u32> {
+    let at = (group >> 1u) * 6u + (group & 1u);
+    return vec3<u32>(genome[at], genome[at + 2u], genome[at + 4u]);
 }
 
-// An entry: where the read's words begin in the data, how many of 64 bases there are, and where it is
-// laid. A result: the number of mismatches, then a word of marks for each word of 32 bases.
+// The header: words of the reference, points of a match, of a mismatch, of a clip. An entry: where the
+// read's words begin in the data, its bases, and where it is laid. A result: the points of the best
+// stretch, its first base, one past its last, and whether mismatches are crowded.
 @compute @workgroup_size(64)
 fn ungapped(@builtin(global_invocation_id) id: vec3<u32>) {
     let job = id.x;
@@ -36,25 +37,68 @@ fn ungapped(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let entry = HEADER_WORDS + ENTRY_WORDS * job;
     let read = HEADER_WORDS + ENTRY_WORDS * plan.jobs + memory[entry];
-    let words = memory[entry + 1u];
+    let length = memory[entry + 1u];
     let position = memory[entry + 2u];
-    let result = plan.output_at + memory[0] * job;
+    let matched = i32(memory[2]);
+    let mismatch = i32(memory[3]);
+    let clip = i32(memory[4]);
+    let shift = vec3<u32>(position & 31u);
+    let words = (length + 63u) / 64u;
     let first = position / 64u;
     let outside = first > memory[1] || words + 1u > memory[1] - first;
-    var count = 0u;
-    for (var i = 0u; i < 2u * words; i++) {
+    // The best stretch of what was seen up to `behind`, and the one that goes on from there.
+    var best = i32(-0x80000000);
+    var best_start = 0u;
+    var best_end = 0u;
+    var points = 0;
+    var start = 0u;
+    var behind = 0u;
+    var crowded = false;
+    var here = vec3<u32>(0u);
+    if !outside {
+        here = planes_of(position / 32u);
+    }
+    for (var i = 0u; 32u * i < length; i++) {
         var marks = 0xffffffffu;
         if !outside {
             let planes = read + 8u * (i >> 1u) + (i & 1u);
-            let group = position / 32u + i;
-            let shift = position & 31u;
-            let low = plane(group, shift, 0u) ^ memory[planes];
-            let high = plane(group, shift, 1u) ^ memory[planes + 2u];
-            let unknown = plane(group, shift, 2u) | memory[planes + 4u];
-            marks = (low | high | unknown) & memory[planes + 6u];
+            let next = planes_of(position / 32u + i + 1u);
+            let there = (here >> shift) | ((next << vec3<u32>(1u)) << (vec3<u32>(31u) - shift));
+            let differ = (there.x ^ memory[planes]) | (there.y ^ memory[planes + 2u]);
+            marks = (differ | there.z | memory[planes + 4u]) & memory[planes + 6u];
+            here = next;
         }
-        count += countOneBits(marks);
-        memory[result + 1u + i] = marks;
+        while marks != 0u {
+            let at = 32u * i + countTrailingZeros(marks);
+            marks &= marks - 1u;
+            if at >= length {
+                break;
+            }
+            crowded = crowded || (behind > 0u && at - behind < SUSPICIOUS_BASES);
+            points += i32(at - behind) * matched;
+            if points - clip > best {
+                best = points - clip;
+                best_start = start;
+                best_end = at;
+            }
+            points -= mismatch;
+            if points < -clip {
+                points = -clip;
+                start = at + 1u;
+            }
+            behind = at + 1u;
+        }
     }
-    memory[result] = select(count, 0xffffffffu, outside);
+    crowded = crowded || (behind > 0u && length - behind < SUSPICIOUS_BASES / 2u);
+    points += i32(length - behind) * matched;
+    if points >= best {
+        best = points;
+        best_start = start;
+        best_end = length;
+    }
+    let result = plan.output_at + 4u * job;
+    memory[result] = u32(best);
+    memory[result + 1u] = best_start;
+    memory[result + 2u] = best_end;
+    memory[result + 3u] = u32(crowded);
 }

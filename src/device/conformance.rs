@@ -9,7 +9,7 @@ mod simulated;
 mod tests;
 
 use crate::base::ShareLetter;
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Expansion, Pad};
 use crate::kernel::{otp, share};
 
 use super::{Device, Error, Queue};
@@ -84,18 +84,40 @@ fn check_xor(queue: &mut dyn Queue, length: usize, noise: &mut Noise) -> Outcome
     equal("xor", length, &data, &want)
 }
 
+/// One to five expansions for a pad of that length, their counters often about to run over.
+fn expansions(length: usize, noise: &mut Noise) -> Vec<Expansion> {
+    let mut starts = vec![0];
+    starts.extend((0..noise.below(5)).map(|_| noise.below(length + 1) / BLOCK_BYTES * BLOCK_BYTES));
+    starts.sort_unstable();
+    let expansion = |start| {
+        let key: [u8; 32] = std::array::from_fn(|_| noise.below(256) as u8);
+        let high = u128::from(noise.next()) << 64;
+        let counters = [high | u128::from(u32::MAX), high | u128::from(u64::MAX), u128::MAX, high];
+        Expansion::new(start, &key, counters[noise.below(4)].wrapping_sub(noise.below(9) as u128))
+    };
+    starts.into_iter().map(expansion).collect()
+}
+
 fn check_sealing(queue: &mut dyn Queue, length: usize, noise: &mut Noise) -> Outcome {
-    let (data, pad) = (noise.bytes(length), noise.bytes(length + 3));
+    let data = noise.bytes(length);
+    let stored = noise.bytes(length + 3);
+    // What the pad is made of: stored bytes, key stream that is worked out in parts, or both.
+    let expansions = expansions(length, noise);
+    let pad = match noise.below(4) {
+        0 => Pad::from(&stored),
+        1 => Pad::new(None, &expansions, length + 3),
+        _ => Pad::new(Some(&stored), &expansions, length + 3),
+    };
     let key: [u8; BLOCK_BYTES] = std::array::from_fn(|_| noise.below(256) as u8);
     let (mut have, mut want) = (data.clone(), data.clone());
     let mut hash = otp::Hash::new(&key);
-    hash.seal(&mut want, &pad);
+    hash.seal(&mut want, pad);
     let tag = hash.finish();
     let failed = |error: Error| format!("{length} bytes: {error}");
-    let sealed = queue.seal(&mut have, &pad, &key).map_err(failed)?;
+    let sealed = queue.seal(&mut have, pad, &key).map_err(failed)?;
     equal("ciphertext", length, &have, &want)?;
     equal("its hash", length, &sealed, &tag)?;
-    let opened = queue.open(&mut have, &pad, &key).map_err(failed)?;
+    let opened = queue.open(&mut have, pad, &key).map_err(failed)?;
     equal("what was opened", length, &have, &data)?;
     equal("the hash of what was opened", length, &opened, &tag)
 }

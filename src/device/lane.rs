@@ -7,16 +7,16 @@
 
 use std::ops::Range;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::base::ShareLetter;
-use crate::kernel::otp::{BLOCK_BYTES, Hash};
+use crate::kernel::otp::{BLOCK_BYTES, Hash, Pad};
 use crate::kernel::share as twin;
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::jobs::{self, Jobs};
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Queue};
+use super::{Error, Kernel, Queue, cpu};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
@@ -60,6 +60,20 @@ impl Function {
         Function::Ungapped,
         Function::Lookup,
     ];
+
+    /// The device kernel that does the work of a queue's method.
+    pub(super) fn of(kernel: Kernel) -> Self {
+        match kernel {
+            Kernel::Xor => Function::Xor,
+            Kernel::Seal | Kernel::Open => Function::Otp,
+            Kernel::Split | Kernel::Restore | Kernel::Rebuild => Function::Share,
+            Kernel::Align => Function::Align,
+            Kernel::Pairhmm => Function::Pairhmm,
+            Kernel::Pack => Function::Pack,
+            Kernel::Ungapped => Function::Ungapped,
+            Kernel::Lookup => Function::Lookup,
+        }
+    }
 
     /// Threads that work together on a device's multiprocessor.
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -222,11 +236,13 @@ impl<L: Lane> Lanes<L> {
     fn pad_and_hash(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
         opens: bool,
     ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let pad = &pad[..data.len()];
+        let mut pad_bytes = Zeroizing::new(vec![0; data.len()]);
+        cpu::otp::write(&pad, &mut pad_bytes);
+        let pad = &pad_bytes[..];
         let mut powers = Powers::new(key);
         let mut hash = [0; BLOCK_BYTES];
         let mut on_their_way = [const { None::<(&mut [u8], Sealing)> }; 2];
@@ -336,7 +352,7 @@ impl<L: Lane> Queue for Lanes<L> {
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         self.pad_and_hash(data, pad, key, false)
@@ -345,7 +361,7 @@ impl<L: Lane> Queue for Lanes<L> {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         self.pad_and_hash(data, pad, key, true)
@@ -370,9 +386,11 @@ impl<L: Lane> Queue for Lanes<L> {
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error> {
-        self.run_jobs(&jobs::ungapped::Comparisons { genome, laid })
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error> {
+        self.run_jobs(&jobs::ungapped::Extensions { genome, reads, jobs, scores })
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {

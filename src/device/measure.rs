@@ -144,8 +144,8 @@ impl Bench {
             Ok(())
         })?;
         self.run("xor", amount, || queue.xor(&mut data, &pad))?;
-        self.run("seal", amount, || queue.seal(&mut data, &pad, &[7; 16]).map(drop))?;
-        self.run("open", amount, || queue.open(&mut data, &pad, &[7; 16]).map(drop))?;
+        self.run("seal", amount, || queue.seal(&mut data, (&pad).into(), &[7; 16]).map(drop))?;
+        self.run("open", amount, || queue.open(&mut data, (&pad).into(), &[7; 16]).map(drop))?;
         self.run("split", amount, || queue.split(&mut data, &pad, &mut b))?;
         self.run("restore", amount, || queue.restore(&mut data, &pad, letters))?;
         self.run("rebuild", amount, || queue.rebuild(&mut data, &pad, letters))
@@ -226,12 +226,16 @@ impl Bench {
             unknown: word.unknown,
         };
         let genome = Genome::load(device, whole.forward.iter().map(word).collect())?;
-        let laid: Vec<_> = packed
-            .iter()
-            .zip(&at)
-            .map(|(read, &at)| ungapped::Laid { read: &read.forward, position: at as u32 })
-            .collect();
-        self.run("ungapped", amount, || queue.ungapped(&genome, &laid).map(drop))?;
+        let words: Vec<_> = packed.iter().flat_map(|read| read.forward.iter().copied()).collect();
+        let length = READ_BASES as u32;
+        let job = |(number, &at): (u32, &usize)| ungapped::Job {
+            first: number * length.div_ceil(64),
+            length,
+            position: at as u32,
+        };
+        let jobs: Vec<_> = (0..).zip(&at).map(job).collect();
+        let scores = align::Scores::default();
+        self.run("ungapped", amount, || queue.ungapped(&genome, &words, &jobs, &scores).map(drop))?;
         let mut hashes: Vec<u64> = (0..GENOME_BASES).map(|_| noise.next() >> 20).collect();
         let asked: Vec<u64> = at.iter().map(|&at| hashes[at]).collect();
         let seeds = seed_table(device, &mut hashes)?;

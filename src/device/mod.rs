@@ -5,9 +5,11 @@
 //! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
 
 use crate::base::{Fault, Faulty, ShareLetter};
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
+pub mod assign;
+pub mod card;
 pub mod conformance;
 pub mod cpu;
 
@@ -17,6 +19,7 @@ mod jobs;
 mod lane;
 pub mod measure;
 mod process;
+pub mod setting;
 pub mod steady;
 pub mod table;
 #[cfg(feature = "wgpu")]
@@ -41,6 +44,89 @@ pub trait Device: Send + Sync {
     /// Copies a table to the device: the words of all parts after each other. It stays there until
     /// the last [`Resident`] is dropped, and is used by queues of this device only.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
+
+    /// Whether the device itself does this kernel; what it has not, its queues give to the CPU.
+    fn has(&self, _kernel: Kernel) -> bool {
+        true
+    }
+
+    /// Whether this is but a program on this machine's processor, which can win nothing.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
+    /// How many of the `wanted` bytes of its memory a run may plan with.
+    fn room(&self, wanted: u64) -> u64 {
+        wanted
+    }
+
+    /// Its cards, where a machine can have several.
+    fn cards(&self) -> Vec<CardState> {
+        Vec::new()
+    }
+
+    /// Whether a new queue would work although one has failed: on another card.
+    fn survives(&self) -> bool {
+        false
+    }
+
+    /// The same device with only these of its cards, counted from 0.
+    ///
+    /// Errors: [`Error::Absent`] when there is no such card, or nothing to choose from.
+    fn only(&self, _cards: &[usize]) -> Result<Box<dyn Device>, Error> {
+        Err(Error::absent(self.name(), "its cards cannot be chosen"))
+    }
+}
+
+/// What a method of [`Queue`] does; the names of both are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The methods say it.
+pub enum Kernel {
+    Xor,
+    Seal,
+    Open,
+    Split,
+    Restore,
+    Rebuild,
+    Align,
+    Pairhmm,
+    Pack,
+    Ungapped,
+    Lookup,
+}
+
+impl Kernel {
+    /// All of them.
+    pub const ALL: [Kernel; 11] = [
+        Kernel::Xor,
+        Kernel::Seal,
+        Kernel::Open,
+        Kernel::Split,
+        Kernel::Restore,
+        Kernel::Rebuild,
+        Kernel::Align,
+        Kernel::Pairhmm,
+        Kernel::Pack,
+        Kernel::Ungapped,
+        Kernel::Lookup,
+    ];
+
+    /// Its name in measurements and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernel::Xor => "xor",
+            Kernel::Seal => "seal",
+            Kernel::Open => "open",
+            Kernel::Split => "split",
+            Kernel::Restore => "restore",
+            Kernel::Rebuild => "rebuild",
+            Kernel::Align => "align",
+            Kernel::Pairhmm => "pairhmm",
+            Kernel::Pack => "pack",
+            Kernel::Ungapped => "ungapped",
+            Kernel::Lookup => "lookup",
+        }
+    }
 }
 
 /// Work on one device: one method per kernel, over host memory, done when the method returns.
@@ -74,10 +160,11 @@ pub trait Queue: Send {
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
 
     /// Seals `data` by a pad and gives the hash of the ciphertext ([`crate::kernel::otp::Hash::seal`]).
+    /// What of the pad has to be worked out is worked out while it is applied.
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error>;
 
@@ -86,7 +173,7 @@ pub trait Queue: Send {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error>;
 
@@ -103,12 +190,14 @@ pub trait Queue: Send {
     /// Packs every read, in order ([`crate::kernel::pack::scalar`]).
     fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error>;
 
-    /// Marks where every read differs, in order ([`crate::kernel::ungapped::scalar`]).
+    /// The best stretch of every read where it is laid, in order ([`crate::kernel::ungapped::scalar`]).
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error>;
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error>;
 
     /// The first entry of every seed and their number, in order ([`crate::kernel::lookup::scalar`]).
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;
@@ -126,6 +215,7 @@ pub const BACKENDS: &[(&str, Open)] = &[
     ("cuda", open_cuda),
 ];
 
+use card::CardState;
 use table::{Genome, Resident, SeedTable};
 
 #[cfg(feature = "cuda")]

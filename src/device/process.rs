@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::lane::{COLUMNS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
 use super::table::Resident;
-use super::{Device, Error, Queue};
+use super::{Device, Error, Kernel, Queue};
 
 const NAME: &str = "fpga-sim";
 /// Stands for the kernel before a table.
@@ -83,6 +83,14 @@ impl Device for Simulated {
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
         Ok(Arc::new(parts.concat()))
+    }
+
+    fn has(&self, kernel: Kernel) -> bool {
+        self.functions.contains(&Function::of(kernel))
+    }
+
+    fn is_simulated(&self) -> bool {
+        true
     }
 }
 

@@ -4,7 +4,6 @@
 
 pub mod align;
 pub mod chacha20;
-pub mod extend;
 pub mod keystream;
 pub mod lookup;
 pub mod otp;
@@ -20,7 +19,6 @@ pub mod ungapped;
 pub const KERNELS: &[(&str, &[Form])] = &[
     ("align", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("chacha20", &[Form::Simd]),
-    ("extend", &[Form::Simd]),
     ("keystream", &[Form::Simd]),
     ("lookup", &[Form::Simd, Form::Cuda, Form::Wgsl]),
     ("otp", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),

@@ -182,29 +182,34 @@ impl Tables {
         count: usize,
         noise: &mut Noise,
     ) -> Outcome {
-        let mut places = vec![];
+        let (mut words, mut jobs) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let position = noise.below(self.codes.len() + 100);
-            let length = noise.below(200);
+            let length = [noise.below(200), noise.below(200), 64 * noise.below(17)][noise.below(3)];
             let end = (position + length).min(self.codes.len());
             let mut read = self.codes.get(position..end).unwrap_or(&[1; 70]).to_vec();
-            if let Some(base) = read.last_mut() {
-                *base = noise.below(6) as u8;
+            for _ in 0..noise.below(5) {
+                let at = noise.below(read.len().max(1));
+                read.get_mut(at).into_iter().for_each(|base| *base = noise.below(6) as u8);
             }
+            let (first, length) = (words.len() as u32, read.len() as u32);
             let qualities = vec![0; read.len()];
-            let read = pack::scalar(pack::Read { codes: &read, qualities: &qualities });
-            places.push((read.forward, position as u32 ^ noise.below(2) as u32));
+            words.extend(pack::scalar(pack::Read { codes: &read, qualities: &qualities }).forward);
+            // Most where they came from; some of them at a second place, and one base beside it.
+            for position in [position, position ^ 1, noise.below(self.codes.len())] {
+                jobs.push(ungapped::Job { first, length, position: position as u32 });
+            }
         }
-        places.push((places[0].0.clone(), u32::MAX));
-        let laid: Vec<_> =
-            places.iter().map(|&(ref read, position)| ungapped::Laid { read, position }).collect();
-        let have = queue.ungapped(&self.genome, &laid).map_err(|error| error.to_string())?;
-        let want = laid.iter().map(|laid| {
-            let mut marks = vec![0; laid.read.len()];
-            let count = ungapped::scalar(self.genome.words(), *laid, &mut marks);
-            ungapped::Mismatches { count, marks }
-        });
-        same("comparison", &have, want)
+        jobs.push(ungapped::Job { position: u32::MAX, ..jobs[0] });
+        let small = align::Scores { matched: 2, mismatch: 3, clip: 0, ..align::Scores::default() };
+        for scores in [align::Scores::default(), small] {
+            let have = queue.ungapped(&self.genome, &words, &jobs, &scores);
+            let have = have.map_err(|error| error.to_string())?;
+            let mut want = Vec::new();
+            ungapped::scalar(self.genome.words(), &words, &jobs, &scores, &mut want);
+            same("place", &have, want.into_iter())?;
+        }
+        Ok(())
     }
 
     pub(super) fn check_lookup(

@@ -4,7 +4,7 @@ use crate::base::ShareLetter;
 use crate::device::process::Simulated;
 use crate::device::table::{Genome, SeedTable};
 use crate::device::{BACKENDS, Device, Error, Open, Queue, lane, open};
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::{Noise, check, check_at, check_columns, check_device, check_sealing, jobs, simulated};
@@ -179,7 +179,7 @@ impl Queue for OneBitOff {
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         let mut tag = self.right.seal(data, pad, key)?;
@@ -191,7 +191,7 @@ impl Queue for OneBitOff {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         let mut tag = self.right.open(data, pad, key)?;
@@ -231,11 +231,13 @@ impl Queue for OneBitOff {
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[ungapped::Laid<'_>],
-    ) -> Result<Vec<ungapped::Mismatches>, Error> {
-        let mut compared = self.right.ungapped(genome, laid)?;
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error> {
+        let mut compared = self.right.ungapped(genome, reads, jobs, scores)?;
         if let (true, Some(last)) = (self.kernel == "ungapped", compared.last_mut()) {
-            last.marks[0] ^= 1;
+            last.crowded ^= true;
         }
         Ok(compared)
     }

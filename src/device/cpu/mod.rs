@@ -6,11 +6,10 @@ use super::table::{Genome, Resident, SeedTable};
 use super::{Device, Error, Queue};
 use crate::base::ShareLetter;
 use crate::kernel;
-use crate::kernel::otp::BLOCK_BYTES;
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 
 pub mod align;
 pub mod chacha20;
-pub mod extend;
 pub mod keystream;
 mod lanes;
 pub mod lookup;
@@ -89,7 +88,7 @@ impl Queue for Memory {
     fn seal(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         let key = otp::HashKey::new(key);
@@ -101,7 +100,7 @@ impl Queue for Memory {
     fn open(
         &mut self,
         data: &mut [u8],
-        pad: &[u8],
+        pad: Pad<'_>,
         key: &[u8; BLOCK_BYTES],
     ) -> Result<[u8; BLOCK_BYTES], Error> {
         let key = otp::HashKey::new(key);
@@ -132,9 +131,13 @@ impl Queue for Memory {
     fn ungapped(
         &mut self,
         genome: &Genome,
-        laid: &[kernel::ungapped::Laid<'_>],
-    ) -> Result<Vec<kernel::ungapped::Mismatches>, Error> {
-        Ok(ungapped::ungapped(genome.words(), laid))
+        reads: &[kernel::pack::ReadWord],
+        jobs: &[kernel::ungapped::Job],
+        scores: &kernel::align::Scores,
+    ) -> Result<Vec<kernel::ungapped::Segment>, Error> {
+        let mut segments = Vec::new();
+        ungapped::ungapped(genome.words(), reads, jobs, scores, &mut segments);
+        Ok(segments)
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {

@@ -2,32 +2,38 @@
 
 use crate::device::lane::Function;
 use crate::device::table::{Genome, Resident};
-use crate::kernel::ungapped::{Laid, Mismatches, scalar};
+use crate::kernel::align::Scores;
+use crate::kernel::pack::{ReadWord, WORD_BASES};
+use crate::kernel::ungapped::{Job, Segment, WORDS_MAX, scalar};
 
 use super::{Batch, Jobs};
 
-/// Reads to be compared.
-pub(in crate::device) struct Comparisons<'a> {
+/// Reads to be laid.
+pub(in crate::device) struct Extensions<'a> {
     pub(in crate::device) genome: &'a Genome,
-    pub(in crate::device) laid: &'a [Laid<'a>],
+    pub(in crate::device) reads: &'a [ReadWord],
+    pub(in crate::device) jobs: &'a [Job],
+    pub(in crate::device) scores: &'a Scores,
 }
 
-impl Jobs for Comparisons<'_> {
-    type Output = Mismatches;
+impl Jobs for Extensions<'_> {
+    type Output = Segment;
     const FUNCTION: Function = Function::Ungapped;
     const HEADER_WORDS: usize = 8;
     const ENTRY_WORDS: usize = 4;
 
     fn count(&self) -> usize {
-        self.laid.len()
+        self.jobs.len()
     }
 
     fn result_words(&self) -> usize {
-        1 + 2 * self.laid.iter().map(|laid| laid.read.len()).max().unwrap_or(0)
+        4
     }
 
     fn header(&self) -> Vec<u32> {
-        vec![self.genome.words().len() as u32]
+        let Scores { matched, mismatch, clip, .. } = *self.scores;
+        let scores = [matched, mismatch, clip].map(|score| i32::from(score) as u32);
+        [&[self.genome.words().len() as u32], &scores[..]].concat()
     }
 
     fn table(&self) -> Option<&Resident> {
@@ -35,23 +41,26 @@ impl Jobs for Comparisons<'_> {
     }
 
     fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
-        let Laid { read, position } = self.laid[job];
+        let Job { first, length, position } = self.jobs[job];
+        let count = (length as usize).div_ceil(WORD_BASES);
+        assert!(count <= WORDS_MAX, "a read has no more words");
+        let words = &self.reads[first as usize..first as usize + count];
         // Several places of one read share its words.
-        let words: &[u32] = bytemuck::cast_slice(read);
-        let at = batch.place((read.as_ptr() as usize, read.len()), words.iter().copied());
-        batch.enter(&[at, read.len() as u32, position, 0]);
+        let words: &[u32] = bytemuck::cast_slice(words);
+        let at = batch.place((first as usize, count), words.iter().copied());
+        batch.enter(&[at, length, position, 0]);
         Some(0)
     }
 
-    fn result(&self, job: usize, words: &[u32]) -> Option<Mismatches> {
-        let marks = words[1..].chunks(2).take(self.laid[job].read.len());
-        let marks = marks.map(|half| u64::from(half[0]) | u64::from(half[1]) << 32);
-        Some(Mismatches { count: words[0], marks: marks.collect() })
+    fn result(&self, _: usize, words: &[u32]) -> Option<Segment> {
+        let &[score, start, end, crowded] = words.first_chunk()?;
+        Some(Segment { score: score as i32, start, end, crowded: crowded != 0 })
     }
 
-    fn on_cpu(&self, job: usize) -> Mismatches {
-        let mut marks = vec![0; self.laid[job].read.len()];
-        let count = scalar(self.genome.words(), self.laid[job], &mut marks);
-        Mismatches { count, marks }
+    fn on_cpu(&self, job: usize) -> Segment {
+        let mut segments = Vec::new();
+        let job = std::slice::from_ref(&self.jobs[job]);
+        scalar(self.genome.words(), self.reads, job, self.scores, &mut segments);
+        segments[0]
     }
 }

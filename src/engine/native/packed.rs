@@ -2,9 +2,9 @@
 
 use crate::device::cpu::pages;
 use crate::genome::Reference;
-pub use crate::kernel::extend::WORDS_MAX;
 pub use crate::kernel::pack::ReadWord;
-use crate::kernel::ungapped::{self, GenomeWord, Laid};
+pub use crate::kernel::ungapped::WORDS_MAX;
+use crate::kernel::ungapped::{self, GenomeWord};
 
 /// Longest read that is mapped, in bases; longer ones stay unmapped.
 pub const READ_BASES_MAX: usize = 64 * WORDS_MAX;
@@ -139,7 +139,7 @@ impl PackedGenome {
     /// Marks the places where a read, laid at the global `position`, differs; gives their number.
     #[inline(always)]
     pub fn mismatches(&self, read: &[ReadWord], position: u32, marks: &mut [u64]) -> u32 {
-        ungapped::scalar(&self.words, Laid { read, position }, marks)
+        ungapped::mismatches(&self.words, read, position, marks)
     }
 
     /// Whether a read, laid at the global `position`, matches in `run` bases one after the other.
