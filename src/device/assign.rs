@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use super::card::Held;
 use super::measure::{Choice, Effort, Figure, choose, measure};
 use super::setting::Setting;
 use super::steady::Steady;
@@ -138,7 +139,7 @@ impl Assignment {
         devices: Vec<Box<dyn Device>>,
         choices: Vec<Choice>,
         workers: usize,
-        notices: Vec<String>,
+        mut notices: Vec<String>,
     ) -> Arc<Self> {
         let used =
             |device: &dyn Device| choices.iter().any(|choice| choice.device == device.name());
@@ -147,6 +148,7 @@ impl Assignment {
             .filter(|device| used(device.as_ref()))
             .map(|device| Used::plan(device, workers.max(1)))
             .collect();
+        notices.extend(devices.iter().filter_map(|used| crowded(used.device.as_ref())));
         let place = |kernel: Kernel| {
             let choice = choices.iter().find(|choice| choice.kernel == kernel.name())?;
             devices.iter().position(|used| used.device.name() == choice.device)
@@ -261,8 +263,21 @@ impl Assignment {
         }
     }
 
+    /// What follows from a device's failure: its other cards go on, or it is given up for the run. Whether a
+    /// new queue may be opened.
+    pub(super) fn goes_on(&self, place: usize, error: &Error) -> bool {
+        let used = &self.devices[place];
+        let goes_on = !used.lost.load(Ordering::Relaxed) && used.device.survives();
+        if goes_on {
+            self.tell(format!("{}; another card goes on", with_causes(error)));
+        } else {
+            self.lose(place, error);
+        }
+        goes_on
+    }
+
     /// Gives a device up for the run; told once.
-    pub(super) fn lose(&self, place: usize, error: &Error) {
+    fn lose(&self, place: usize, error: &Error) {
         let used = &self.devices[place];
         if !used.lost.swap(true, Ordering::Relaxed) {
             self.tell(format!("{}; the CPU goes on", with_causes(error)));
@@ -329,6 +344,14 @@ impl Used {
             queues_to_come: AtomicUsize::new(workers),
         }
     }
+}
+
+/// What to say where every card is another job's already.
+fn crowded(device: &dyn Device) -> Option<String> {
+    let cards = device.cards();
+    let crowded = !cards.is_empty() && cards.iter().all(|card| card.held == Held::Elsewhere);
+    let notice = "is used by another job: this one shares it, and plans with half as much memory";
+    crowded.then(|| format!("every card of device '{}' {notice}", device.name()))
 }
 
 impl Choice {

@@ -9,6 +9,7 @@ use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 pub mod assign;
+pub mod card;
 pub mod conformance;
 pub mod cpu;
 
@@ -57,6 +58,16 @@ pub trait Device: Send + Sync {
     /// How many of the `wanted` bytes of its memory a run may plan with.
     fn room(&self, wanted: u64) -> u64 {
         wanted
+    }
+
+    /// Its cards, where a machine can have several.
+    fn cards(&self) -> Vec<CardState> {
+        Vec::new()
+    }
+
+    /// Whether a new queue would work although one has failed: on another card.
+    fn survives(&self) -> bool {
+        false
     }
 
     /// The same device with only these of its cards, counted from 0.
@@ -145,6 +156,29 @@ pub trait Queue: Send {
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error>;
 
+    /// Splits stripes of any even lengths, each as [`split`](Self::split) does, in few launches.
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.split(one.secret_to_a, one.random, one.b))
+    }
+
+    /// Restores stripes of any even lengths, each as [`restore`](Self::restore) does, in few launches.
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.restore(one.first, one.second, letters))
+    }
+
+    /// Rebuilds shares of stripes of any even lengths, each as [`rebuild`](Self::rebuild) does, in few launches.
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.rebuild(one.first, one.second, letters))
+    }
+
     /// `data ^= pad` ([`crate::kernel::otp::xor`]).
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
 
@@ -192,6 +226,24 @@ pub trait Queue: Send {
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;
 }
 
+/// One of the stripes of [`Queue::split_each`].
+pub struct ToSplit<'a> {
+    /// Becomes share A.
+    pub secret_to_a: &'a mut [u8],
+    /// Share C.
+    pub random: &'a [u8],
+    /// Becomes share B.
+    pub b: &'a mut [u8],
+}
+
+/// One of the stripes of [`Queue::restore_each`] and [`Queue::rebuild_each`].
+pub struct ToCombine<'a> {
+    /// A share, in the place of which is what comes of it.
+    pub first: &'a mut [u8],
+    /// Another share.
+    pub second: &'a [u8],
+}
+
 /// How a device is opened.
 pub type Open = fn() -> Result<Box<dyn Device>, Error>;
 
@@ -204,6 +256,7 @@ pub const BACKENDS: &[(&str, Open)] = &[
     ("cuda", open_cuda),
 ];
 
+use card::CardState;
 use table::{Genome, Resident, SeedTable};
 
 #[cfg(feature = "cuda")]

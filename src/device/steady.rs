@@ -12,7 +12,7 @@ use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::assign::Assignment;
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Kernel, Queue, open};
+use super::{Error, Kernel, Queue, ToCombine, ToSplit, open};
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +46,7 @@ impl Steady {
     /// The device's queue for a kernel, and its place; opened when it is first wanted.
     fn device(&mut self, kernel: Kernel) -> Option<(usize, &mut dyn Queue)> {
         let place = self.assignment.device_of(kernel)?;
-        if let Opened::No = self.queues[place] {
+        while let Opened::No = self.queues[place] {
             match self.assignment.open_queue(place) {
                 Ok((queue, piece_bytes)) => self.queues[place] = Opened::Yes(queue, piece_bytes),
                 Err(error) => self.fail(place, &error),
@@ -58,15 +58,23 @@ impl Steady {
         }
     }
 
-    /// What follows from an error of a device: smaller pieces, or the CPU.
+    /// What follows from an error of a device: smaller pieces, another card, or the CPU.
     fn fail(&mut self, place: usize, error: &Error) {
         let opened = std::mem::replace(&mut self.queues[place], Opened::Never);
-        let Error::NoMemory { .. } = error else { return self.assignment.lose(place, error) };
-        match opened {
-            Opened::Yes(_, piece_bytes) if self.assignment.halve(place, piece_bytes) => {
-                self.queues[place] = Opened::No;
+        let again = match (error, opened) {
+            (Error::NoMemory { .. }, Opened::Yes(_, piece_bytes)) => {
+                self.assignment.halve(place, piece_bytes)
             }
-            _ => self.assignment.lacks_memory(place, error),
+            (Error::NoMemory { .. }, _) => false,
+            (_, opened) => {
+                drop(opened);
+                self.assignment.goes_on(place, error)
+            }
+        };
+        if again {
+            self.queues[place] = Opened::No;
+        } else if let Error::NoMemory { .. } = error {
+            self.assignment.lacks_memory(place, error);
         }
     }
 
@@ -95,11 +103,11 @@ impl Steady {
     }
 
     /// For kernels that work in place: a device that fails may have written half of it.
-    fn run_in_place<T>(
+    fn run_in_place<D: InPlace + ?Sized, T>(
         &mut self,
         kernel: Kernel,
-        data: &mut [u8],
-        mut work: impl FnMut(&mut dyn Queue, &mut [u8]) -> Result<T, Error>,
+        data: &mut D,
+        mut work: impl FnMut(&mut dyn Queue, &mut D) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut kept = std::mem::take(&mut self.kept);
         let mut is_kept = false;
@@ -109,12 +117,12 @@ impl Steady {
             };
             if !is_kept {
                 kept.clear();
-                kept.extend_from_slice(data);
+                data.keep(&mut kept);
                 is_kept = true;
             }
             match work(queue, data) {
                 Err(error) => {
-                    data.copy_from_slice(&kept);
+                    data.put_back(&kept);
                     self.fail(place, &error);
                 }
                 done => break done,
@@ -122,6 +130,54 @@ impl Steady {
         };
         self.kept = kept;
         done
+    }
+}
+
+/// What a kernel works on in place.
+trait InPlace {
+    /// Adds what is worked on to `kept`.
+    fn keep(&self, kept: &mut Vec<u8>);
+
+    /// Makes it again what it was.
+    fn put_back(&mut self, kept: &[u8]);
+}
+
+impl InPlace for [u8] {
+    fn keep(&self, kept: &mut Vec<u8>) {
+        kept.extend_from_slice(self);
+    }
+
+    fn put_back(&mut self, kept: &[u8]) {
+        self.copy_from_slice(kept);
+    }
+}
+
+/// Of every stripe its first slice.
+fn put_back<'a>(stripes: impl Iterator<Item = &'a mut [u8]>, mut kept: &[u8]) {
+    for stripe in stripes {
+        let (own, rest) = kept.split_at(stripe.len());
+        stripe.copy_from_slice(own);
+        kept = rest;
+    }
+}
+
+impl InPlace for [ToSplit<'_>] {
+    fn keep(&self, kept: &mut Vec<u8>) {
+        self.iter().for_each(|one| kept.extend_from_slice(one.secret_to_a));
+    }
+
+    fn put_back(&mut self, kept: &[u8]) {
+        put_back(self.iter_mut().map(|one| &mut *one.secret_to_a), kept);
+    }
+}
+
+impl InPlace for [ToCombine<'_>] {
+    fn keep(&self, kept: &mut Vec<u8>) {
+        self.iter().for_each(|one| kept.extend_from_slice(one.first));
+    }
+
+    fn put_back(&mut self, kept: &[u8]) {
+        put_back(self.iter_mut().map(|one| &mut *one.first), kept);
     }
 }
 
@@ -158,6 +214,30 @@ impl Queue for Steady {
     ) -> Result<(), Error> {
         self.run_in_place(Kernel::Rebuild, first, |queue, first| {
             queue.rebuild(first, second, letters)
+        })
+    }
+
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        self.run_in_place(Kernel::Split, stripes, |queue, stripes| queue.split_each(stripes))
+    }
+
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.run_in_place(Kernel::Restore, stripes, |queue, stripes| {
+            queue.restore_each(stripes, letters)
+        })
+    }
+
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.run_in_place(Kernel::Rebuild, stripes, |queue, stripes| {
+            queue.rebuild_each(stripes, letters)
         })
     }
 

@@ -118,6 +118,27 @@ impl Gpu {
         })
     }
 
+    /// Whether there is as much memory, by taking it and giving it back.
+    fn could_take(&self, bytes: u64) -> bool {
+        const BUFFER_BYTES: u64 = 256 << 20;
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffers: Vec<_> = (0..bytes.div_ceil(BUFFER_BYTES))
+            .map(|number| {
+                self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: BUFFER_BYTES.min(bytes - number * BUFFER_BYTES).next_multiple_of(4),
+                    usage: BufferUsages::STORAGE,
+                    mapped_at_creation: false,
+                })
+            })
+            .collect();
+        let lacks = pollster::block_on(scope.pop()).is_some();
+        buffers.iter().for_each(wgpu::Buffer::destroy);
+        // Destroyed buffers are given back when the device is looked after.
+        let _ = self.device.poll(PollType::Poll);
+        !lacks
+    }
+
     /// Whether the driver complained since the last call.
     fn complaint(&self, step: &'static str) -> Result<(), Error> {
         match self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -192,6 +213,15 @@ impl Device for Arc<Gpu> {
 
     fn is_simulated(&self) -> bool {
         self.is_software
+    }
+
+    /// A driver does not say what is free: what can be taken now, with a quarter more, is.
+    fn room(&self, wanted: u64) -> u64 {
+        let mut room = wanted;
+        while room > 0 && !self.could_take(room + room / 4) {
+            room /= 2;
+        }
+        room
     }
 }
 

@@ -20,6 +20,9 @@ struct Weak {
     calls: Arc<AtomicUsize>,
     /// Calls after which memory is lacking in the middle of one, if there are any.
     memory_calls: Arc<AtomicUsize>,
+    /// Cards left, each lost after as many calls as the first.
+    cards: Arc<AtomicUsize>,
+    calls_a_card: usize,
     /// The largest table.
     table_bytes: u64,
     /// What a run may plan with.
@@ -35,6 +38,8 @@ impl Weak {
             room_bytes: 1 << 30,
             calls: calls(),
             memory_calls: calls(),
+            cards: Arc::new(AtomicUsize::new(1)),
+            calls_a_card: 0,
             table_bytes: u64::MAX,
             free: u64::MAX,
         }
@@ -68,6 +73,10 @@ impl Device for Weak {
         Ok(Box::new(WeakQueue { queue, of: self.clone(), piece_bytes }))
     }
 
+    fn survives(&self) -> bool {
+        self.cards.load(Ordering::SeqCst) > 0
+    }
+
     fn room(&self, wanted: u64) -> u64 {
         wanted.min(self.free)
     }
@@ -94,7 +103,12 @@ impl WeakQueue {
             calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
         };
         let error = match (less(&self.of.calls), less(&self.of.memory_calls)) {
-            (Err(_), _) => Error::failed("weak", "go on")("it was lost"),
+            (Err(_), _) => {
+                let one = |cards: usize| cards.checked_sub(1);
+                let _ = self.of.cards.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one);
+                self.of.calls.store(self.of.calls_a_card, Ordering::SeqCst);
+                Error::failed("weak", "go on")("it was lost")
+            }
             (_, Err(_)) if self.piece_bytes > 100_000 => {
                 Error::NoMemory { device: "weak", piece_bytes: self.piece_bytes }
             }
@@ -196,8 +210,11 @@ impl Queue for WeakQueue {
 
 #[test]
 fn a_device_lost_at_any_call_changes_no_byte() {
-    // Among the columns, at each kernel over jobs, and at sealing and opening.
-    for calls in [0, 1, 2, 13, 66, 89, 90, 91, 92, 93, 94, 95, 96] {
+    let weak = Weak::new();
+    assert_eq!(check_queue(&weak, &mut weak.assign(1).queue().unwrap()), Ok(()));
+    let all = NEVER - weak.calls.load(Ordering::SeqCst);
+    // Among the columns, among stripes, at each kernel over jobs, and at sealing and opening.
+    for calls in (0..all - 25).step_by(6).chain(all - 25..all) {
         let weak = Weak::lost_after(calls);
         let run = weak.assign(1);
         let mut steady = run.queue().unwrap();
@@ -225,6 +242,21 @@ fn a_device_lost_under_many_workers_changes_no_byte_and_is_told_once() {
     // A worker that comes later does not ask it.
     assert_eq!(check_queue(&weak, &mut run.queue().unwrap()), Ok(()));
     assert_eq!(run.notices().len(), 1);
+}
+
+#[test]
+fn a_lost_card_leaves_the_work_to_the_others() {
+    for (cards, spare) in [(2, false), (20, true)] {
+        let weak = Weak { calls_a_card: 10, ..Weak::lost_after(10) };
+        weak.cards.store(cards, Ordering::SeqCst);
+        let run = weak.assign(1);
+        assert_eq!(check_queue(&weak, &mut run.queue().unwrap()), Ok(()));
+        let left = weak.cards.load(Ordering::SeqCst);
+        assert_eq!((left > 0, !run.on_cpu(Kernel::Align)), (spare, spare));
+        assert_eq!(run.notices().len(), cards - left);
+        let cpu = run.notices().iter().filter(|notice| notice.contains("the CPU")).count();
+        assert_eq!(cpu, usize::from(!spare));
+    }
 }
 
 #[test]
