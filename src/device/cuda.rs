@@ -17,7 +17,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
-use super::lane::{COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
+use super::lane::{Ability, COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
 use super::table::Resident;
 use super::{Device, Error, Queue};
 
@@ -132,7 +132,7 @@ impl Device for Arc<Cards> {
         let lane =
             || CardLane::new(card, column_bytes).map_err(|error| no_memory(error, piece_bytes));
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes)))
+        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
     }
 
     /// Every card has the table: any of them may get the next queue.

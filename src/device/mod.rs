@@ -17,6 +17,7 @@ mod jobs;
 mod lane;
 pub mod measure;
 mod process;
+mod sealing;
 pub mod steady;
 pub mod table;
 #[cfg(feature = "wgpu")]
