@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use dsgd::device::assign::Assignment;
 use dsgd::engine::native::{Index, Native};
 use dsgd::engine::{AlignmentFormat, CallRequest, Engine, Room};
 use dsgd::flow::{Flow, Meters};
@@ -140,7 +141,8 @@ fn alignments(format: AlignmentFormat) -> Vec<u8> {
         (FastqParser::new("corpus", Layout::Paired, 0), std::collections::VecDeque::new());
     parser.push(text.as_bytes(), &mut batches).unwrap();
     parser.finish(&mut batches).unwrap();
-    let engine = Native::new(Arc::new(Index::build(&reference, 1).unwrap()));
+    let index = Arc::new(Index::build(&reference, 1).unwrap());
+    let engine = Native::new(index, Assignment::cpu()).unwrap();
     let group = ReadGroup {
         id: "1".into(),
         sample: "s".into(),

@@ -6,6 +6,9 @@
 // other card, is refused.
 #include "kernels.h"
 
+#include <elf.h>
+
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -13,11 +16,12 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
 using Result = int;
-const Result success = 0, invalid_value = 1, not_found = 500;
+const Result success = 0, invalid_value = 1, out_of_memory = 2, not_found = 500;
 
 // What waits to be done; an event is the stream it was recorded on.
 struct Stream {
@@ -81,8 +85,15 @@ Result cuDeviceGetName(char *name, int size, int) {
     std::strncpy(name, "simulated card", size);
     return success;
 }
-// Above all: no memory pools.
-Result cuDeviceGetAttribute(int *value, int, int) { return *value = 0, success; }
+Result cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
+    std::memset(uuid, 0, 16);
+    return uuid[15] = static_cast<unsigned char>(device), success;
+}
+// Compute capability 9.0; above all: no memory pools.
+Result cuDeviceGetAttribute(int *value, int attribute, int) {
+    const int major = 75;
+    return *value = attribute == major ? 9 : 0, success;
+}
 Result cuDevicePrimaryCtxRetain(void **context, int device) {
     return *context = contexts + device, success;
 }
@@ -97,14 +108,23 @@ Result cuCtxSynchronize() {
     return success;
 }
 
-// A module is its PTX; the simulation has the kernels' own text compiled in.
+// A module is its PTX or CUBIN, an ELF file that ends with the table of its sections or with that of its
+// segments; the simulation has the kernels' own text compiled in.
 Result cuModuleLoadData(void **module, const void *image) {
-    *module = strdup(static_cast<const char *>(image));
+    const auto text = static_cast<const char *>(image);
+    size_t bytes = std::strlen(text);
+    if (std::memcmp(text, ELFMAG, SELFMAG) == 0) {
+        Elf64_Ehdr head;
+        std::memcpy(&head, image, sizeof head);
+        bytes = std::max(head.e_shoff + head.e_shnum * head.e_shentsize,
+                         head.e_phoff + head.e_phnum * head.e_phentsize);
+    }
+    *module = new std::string(text, bytes);
     return success;
 }
-Result cuModuleUnload(void *module) { return std::free(module), success; }
+Result cuModuleUnload(void *module) { return delete static_cast<std::string *>(module), success; }
 Result cuModuleGetFunction(void **function, void *module, const char *name) {
-    if (std::strstr(static_cast<const char *>(module), name) == nullptr) {
+    if (static_cast<std::string *>(module)->find(name) == std::string::npos) {
         return not_found;
     }
     for (const Kernel &kernel : kernels) {
@@ -150,8 +170,24 @@ Result cuMemHostAlloc(void **host, size_t bytes, unsigned int) {
     return *host = rubbish(bytes), success;
 }
 Result cuMemFreeHost(void *host) { return std::free(host), success; }
+// A card has as much memory as this, in all.
+const size_t memory_bytes = size_t{4} << 30;
+static size_t free_bytes(void *context) {
+    size_t free = memory_bytes;
+    for (const auto &[address, block] : device_memory) {
+        free -= block.context == context ? block.bytes : 0;
+    }
+    return free;
+}
+Result cuMemGetInfo_v2(size_t *free, size_t *total) {
+    Guard guard(lock);
+    return *free = free_bytes(current), *total = memory_bytes, success;
+}
 Result cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     Guard guard(lock);
+    if (bytes > free_bytes(current)) {
+        return out_of_memory;
+    }
     *address = reinterpret_cast<uint64_t>(rubbish(bytes));
     device_memory[*address] = {bytes, current};
     return success;

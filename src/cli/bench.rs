@@ -18,6 +18,7 @@ use crate::bench::table2::{
 };
 use crate::config::Config;
 use crate::control::Role;
+use crate::device::assign::Assignment;
 use crate::disclosure::{FilterOptions, Right, filter};
 use crate::flow::Meters;
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
@@ -325,7 +326,7 @@ impl Bench<'_> {
             self.call_files()?
         } else {
             let catalogue = trusted.catalogue()?;
-            let engine = self.loaded.engine("native", self.cores, &[])?;
+            let engine = self.loaded.engine("native", self.cores, &Assignment::cpu(), &[])?;
             trusted.call_deposit(
                 &catalogue.stored(&name)?,
                 self.loaded,
@@ -394,7 +395,7 @@ impl Bench<'_> {
 
     fn call_files(&self) -> Result<(Calls, AnalyseReport), Box<dyn Faulty>> {
         let meters = Meters::default();
-        let engine = self.loaded.engine("native", self.cores, &[])?;
+        let engine = self.loaded.engine("native", self.cores, &Assignment::cpu(), &[])?;
         let sample: SampleName = "sample".parse().expect("a plain name");
         let analyse = Analyse {
             sample: &sample,

@@ -13,8 +13,10 @@ use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::clock::Stopwatch;
 use crate::base::{BitRate, ByteCount, Fault, SampleName};
 use crate::control::Role;
+use crate::device::assign::Assignment;
+use crate::device::setting::Setting;
 use crate::engine::native::call::SharedSink;
-use crate::engine::{AlignmentFormat, Room};
+use crate::engine::{AlignmentFormat, KernelDevice, Room};
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -77,6 +79,9 @@ pub struct Arguments {
     /// Name of an engine of the configuration instead of the native one
     #[arg(long)]
     engine: Option<String>,
+    /// What computes: 'auto' measures and chooses; never changes a byte of output
+    #[arg(long, default_value_t, value_name = Setting::VALUES, conflicts_with = "engine")]
+    device: Setting,
 }
 
 /// Runs `dsgd call`.
@@ -97,8 +102,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.filter(|threads| *threads > 0).unwrap_or(cores);
     let engine = match &arguments.engine {
-        Some(name) => loaded.engine(name, threads, &context.settings()?.engine.external)?,
-        None => loaded.engine("native", threads, &[])?,
+        Some(name) => {
+            let external = &context.settings()?.engine.external;
+            loaded.engine(name, threads, &Assignment::cpu(), external)?
+        }
+        None => {
+            let devices = Assignment::choose(&arguments.device, threads)?;
+            loaded.engine("native", threads, &devices, &[])?
+        }
     };
     let loading_seconds = watch.elapsed().as_secs_f64();
     let format = alignment_format(arguments)?;
@@ -161,9 +172,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     context.out.result("call", &report, || {
         let notices: String =
             report.notices.iter().map(|notice| format!("note: {notice}\n")).collect();
+        let devices = device_lines(&report.devices);
         format!(
             "{}: {} records from {} reads ({:.2} % mapped, {:.2} % duplicates)\n{} of FASTQ in \
-             {:.1} s, {}; limited by '{}'\n{notices}\n{}",
+             {:.1} s, {}; limited by '{}'\n{notices}{devices}\n{}",
             arguments.output.display(),
             report.records,
             report.reads,
@@ -177,6 +189,24 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         )
     });
     Ok(())
+}
+
+/// Which device did which kernels, a line for each device and reason.
+fn device_lines(devices: &[KernelDevice]) -> String {
+    let mut lines: Vec<(&KernelDevice, String)> = Vec::new();
+    for found in devices {
+        let same = |(other, _): &&mut (&KernelDevice, String)| {
+            (&other.device, &other.reason) == (&found.device, &found.reason)
+        };
+        match lines.iter_mut().find(same) {
+            Some((_, kernels)) => *kernels += &format!(", {}", found.kernel),
+            None => lines.push((found, found.kernel.clone())),
+        }
+    }
+    let line = |(found, kernels): &(&KernelDevice, String)| {
+        format!("{kernels}: {} ({})\n", found.device, found.reason)
+    };
+    lines.iter().map(line).collect()
 }
 
 /// A file's path with `ending` behind it.

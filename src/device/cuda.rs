@@ -1,25 +1,29 @@
 //! NVIDIA cards: `kernels/<kernel>.cu`, compiled for the card in the machine when it is first used.
 //!
 //! The driver and its compiler (NVRTC) are looked for at run time, so the program builds and starts
-//! anywhere. This **never ran on a card**. What runs are the kernels' text on CPUs
+//! anywhere. Which cards there are, `CUDA_VISIBLE_DEVICES` says to the driver; which of them are used,
+//! [`cards`] says. This **never ran on a card**. What runs are the kernels' text on CPUs
 //! (`device::conformance`), and this host side with the true compiler against a driver simulated on
 //! the CPU (`kernels/shim/driver.cpp`): right results are known, speed is not.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PinnedHostSlice,
-    PushKernelArg,
+    CudaSlice, CudaStream, DriverError, LaunchConfig, PinnedHostSlice, PushKernelArg,
 };
-use cudarc::nvrtc::Ptx;
 
+use super::card::CardState;
 use super::lane::{Ability, COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
 use super::table::Resident;
 use super::{Device, Error, Queue};
+use cards::{Card, Cards, Working};
+
+mod cache;
+mod cards;
+mod compile;
 
 const NAME: &str = "cuda";
 /// A kernel's text, after what all kernels need.
@@ -44,24 +48,6 @@ const SOURCES: [&str; FUNCTIONS.len()] = [
     source!("lookup"),
 ];
 
-/// A card with its compiled kernels.
-#[derive(Clone)]
-struct Card {
-    /// Its place among the cards of this machine.
-    number: usize,
-    context: Arc<CudaContext>,
-    /// In the order of [`FUNCTIONS`].
-    functions: Vec<CudaFunction>,
-}
-
-/// All cards of this machine.
-struct Cards {
-    model: String,
-    cards: Vec<Card>,
-    /// Which card gets the next queue.
-    turn: AtomicUsize,
-}
-
 /// Opens all cards; the kernels are compiled once a process.
 pub(super) fn open() -> Result<Box<dyn Device>, Error> {
     static CARDS: OnceLock<Result<Arc<Cards>, String>> = OnceLock::new();
@@ -71,82 +57,84 @@ pub(super) fn open() -> Result<Box<dyn Device>, Error> {
     }
 }
 
-impl Cards {
-    /// The error is the reason why there is none.
-    fn find() -> Result<Arc<Self>, String> {
-        // SAFETY: looks for a library and runs what the library runs when loaded: NVIDIA's driver,
-        // which the operator installed.
-        if !unsafe { cudarc::driver::sys::is_culib_present() } {
-            return Err("the driver (libcuda) is not installed".into());
-        }
-        let count = CudaContext::device_count().map_err(|error| error.to_string())?;
-        let count = usize::try_from(count).unwrap_or(0);
-        if count == 0 {
-            return Err("the driver finds no card".into());
-        }
-        let kernels = compile()?;
-        let cards: Result<Vec<_>, _> = (0..count).map(|at| Card::load(at, &kernels)).collect();
-        let cards = cards.map_err(|error| error.to_string())?;
-        let name = cards[0].context.name().map_err(|error| error.to_string())?;
-        let model = if count == 1 { name } else { format!("{count} cards, the first: {name}") };
-        Ok(Arc::new(Self { model, cards, turn: AtomicUsize::new(0) }))
-    }
-}
-
-impl Card {
-    fn load(number: usize, kernels: &[Ptx]) -> Result<Self, DriverError> {
-        let context = CudaContext::new(number)?;
-        let load = |(ptx, name): (&Ptx, _)| context.load_module(ptx.clone())?.load_function(name);
-        let functions = kernels.iter().zip(FUNCTIONS).map(load).collect::<Result<_, _>>()?;
-        Ok(Self { number, functions, context })
-    }
-}
-
-/// Compiles [`SOURCES`]; the error is the reason why that cannot be done.
-fn compile() -> Result<Vec<Ptx>, String> {
-    // SAFETY: as above, for NVIDIA's compiler.
-    if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-        return Err("the run-time compiler (libnvrtc) is not installed".into());
-    }
-    let ptx = |(name, source): (&str, &str)| {
-        cudarc::nvrtc::compile_ptx(source).map_err(|error| format!("kernel {name}: {error}"))
-    };
-    FUNCTIONS.into_iter().zip(SOURCES).map(ptx).collect()
-}
-
 impl Device for Arc<Cards> {
     fn name(&self) -> &'static str {
         NAME
     }
 
     fn model(&self) -> String {
-        self.model.clone()
+        self.models()
     }
 
     /// Queues go to the cards in turn.
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let card = &self.cards[turn % self.cards.len()];
+        let working = self.working();
+        let card = self.next(&working)?;
         // A column's vectors, and with them the grid, are counted in 32 bits.
         let column_bytes = stride(piece_bytes.clamp(1, 1 << 30));
-        let lane =
-            || CardLane::new(card, column_bytes).map_err(|error| no_memory(error, piece_bytes));
+        let lane = || {
+            let lane = CardLane::new(card, &working, column_bytes);
+            lane.map_err(|error| card.failed("take memory", error, piece_bytes))
+        };
         let lanes = [lane()?, lane()?];
         Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
     }
 
-    /// Every card has the table: any of them may get the next queue.
+    /// Every card in use has the table: any of them may get the next queue.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
-        let tables: Result<Vec<_>, _> = self.cards.iter().map(|card| upload(card, parts)).collect();
-        Ok(Arc::new(tables.map_err(Error::failed(NAME, "take a table"))?))
+        let working = self.working();
+        let mut slices = Vec::new();
+        for card in self.in_use(&working) {
+            let slice = upload(card, parts);
+            let bytes = parts.iter().map(|part| 4 * part.len()).sum();
+            slices.push((
+                card.number,
+                slice.map_err(|error| card.failed("take a table", error, bytes))?,
+            ));
+        }
+        Ok(Arc::new(Table { slices, _working: working }))
+    }
+
+    fn room(&self, wanted: u64) -> u64 {
+        self.least_room().min(wanted)
+    }
+
+    fn cards(&self) -> Vec<CardState> {
+        self.states()
+    }
+
+    fn survives(&self) -> bool {
+        let working = self.working();
+        self.in_use(&working).next().is_some()
+    }
+
+    fn only(&self, cards: &[usize]) -> Result<Box<dyn Device>, Error> {
+        Ok(Box::new(Arc::new(self.subset(cards)?)))
     }
 }
 
-/// The error of a queue that could not be opened.
-fn no_memory(error: DriverError, piece_bytes: usize) -> Error {
-    match error.0 {
-        CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::NoMemory { device: NAME, piece_bytes },
-        _ => Error::failed(NAME, "take memory")(error),
+/// A table on every card in use.
+struct Table {
+    /// Each with the card's number.
+    slices: Vec<(usize, CudaSlice<u32>)>,
+    /// Queues of the time in which this table is there go to no other cards.
+    _working: Arc<Working>,
+}
+
+impl Table {
+    fn on(&self, card: &Card) -> Option<&CudaSlice<u32>> {
+        self.slices.iter().find(|(number, _)| *number == card.number).map(|(_, slice)| slice)
+    }
+}
+
+impl Card {
+    /// What an error of the driver means; a card that fails is not used again.
+    fn failed(&self, step: &'static str, error: DriverError, bytes: usize) -> Error {
+        if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            return Error::NoMemory { device: NAME, piece_bytes: bytes };
+        }
+        self.lose();
+        Error::failed(NAME, step)(error)
     }
 }
 
@@ -167,6 +155,7 @@ fn upload(card: &Card, parts: &[&[u32]]) -> Result<CudaSlice<u32>, DriverError> 
 /// A stream with memory for one piece or batch on both sides of the bus.
 struct CardLane {
     card: Card,
+    _working: Arc<Working>,
     stream: Arc<CudaStream>,
     /// Locked in memory, so that copies run beside the other lane's work. Not to be touched between
     /// a start and the next synchronisation of `stream`.
@@ -177,14 +166,29 @@ struct CardLane {
 }
 
 impl CardLane {
-    fn new(card: &Card, column_bytes: usize) -> Result<Self, DriverError> {
+    fn new(card: &Card, working: &Arc<Working>, column_bytes: usize) -> Result<Self, DriverError> {
         let bytes = COLUMNS * column_bytes;
         let stream = card.context.new_stream()?;
         // SAFETY: the memory is filled with zeros before anything else sees it.
         let mut host = unsafe { card.context.alloc_pinned_with_flags(bytes, 0) }?;
         host.as_mut_slice()?.fill(0);
         let memory = stream.alloc_zeros(bytes)?;
-        Ok(Self { card: card.clone(), stream, host, memory, down: 0..0 })
+        let (card, _working) = (card.clone(), Arc::clone(working));
+        Ok(Self { card, _working, stream, host, memory, down: 0..0 })
+    }
+
+    /// Copies the inputs to where the card's copy reads them.
+    fn fill<'a>(
+        &mut self,
+        inputs: impl Iterator<Item = (usize, &'a [u8])>,
+    ) -> Result<(), DriverError> {
+        // Nothing is on its way, unless an error cut the last job short.
+        self.stream.synchronize()?;
+        let host = self.host.as_mut_slice()?;
+        for (at, input) in inputs {
+            host[at..at + input.len()].copy_from_slice(input);
+        }
+        Ok(())
     }
 
     /// Queues the copy to the card, the kernel and the copy back.
@@ -201,13 +205,10 @@ impl CardLane {
         };
         let mut builder = self.stream.launch_builder(function);
         builder.arg(&mut self.memory).arg(first).arg(second).arg(third);
-        let table = launch.table.as_ref().map(|table| {
-            let tables: &Vec<CudaSlice<u32>> =
-                table.downcast_ref().expect("a table of this device");
-            &tables[self.card.number]
-        });
-        if let Some(table) = table {
-            builder.arg(table);
+        if let Some(table) = &launch.table {
+            let table: &Table = table.downcast_ref().expect("a table of this device");
+            let on_card = table.on(&self.card);
+            builder.arg(on_card.ok_or(DriverError(CUresult::CUDA_ERROR_INVALID_HANDLE))?);
         }
         // SAFETY: the arguments are those of the kernels' declarations, `Lanes` makes no launch whose
         // columns, entries, results or scratch do not fit this lane's memory, and what kernels look up
@@ -224,22 +225,18 @@ impl Lane for CardLane {
         launch: &Launch,
         inputs: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Result<(), Error> {
-        // Nothing is on its way, unless an error cut the last job short.
-        self.stream.synchronize().map_err(Error::failed(NAME, "start work"))?;
-        let host = self.host.as_mut_slice().map_err(Error::failed(NAME, "start work"))?;
-        for (at, input) in inputs {
-            host[at..at + input.len()].copy_from_slice(input);
-        }
         self.down = launch.down.clone();
-        self.submit(launch).map_err(Error::failed(NAME, "start work"))
+        let started = self.fill(inputs).and_then(|()| self.submit(launch));
+        started.map_err(|error| self.card.failed("start work", error, 0))
     }
 
     fn finish<'a>(
         &mut self,
         outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
     ) -> Result<(), Error> {
-        self.stream.synchronize().map_err(Error::failed(NAME, "finish work"))?;
-        let host = self.host.as_slice().map_err(Error::failed(NAME, "finish work"))?;
+        let failed = |error| self.card.failed("finish work", error, 0);
+        self.stream.synchronize().map_err(failed)?;
+        let host = self.host.as_slice().map_err(failed)?;
         let results = &host[self.down.clone()];
         for (at, output) in outputs {
             output.copy_from_slice(&results[at..at + output.len()]);
@@ -267,14 +264,17 @@ mod tests {
     /// Needs no card: where NVRTC is, the kernels' text is CUDA C++.
     #[test]
     fn the_kernels_compile_where_the_compiler_is() {
-        match compile() {
-            Ok(kernels) => {
-                for (ptx, name) in kernels.iter().zip(FUNCTIONS) {
-                    assert!(ptx.to_src().contains(&format!(".entry {name}")), "{name}");
-                }
+        let compiler = match compile::Compiler::find() {
+            Ok(compiler) => compiler,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        for capability in [(9, 0), (99, 9)] {
+            let target = compiler.target(capability).unwrap();
+            for (source, name) in SOURCES.iter().zip(FUNCTIONS) {
+                let image = compiler.compile(source, &target).unwrap();
+                let has_name = image.windows(name.len()).any(|part| part == name.as_bytes());
+                assert!(has_name, "{name} for {capability:?}");
             }
-            Err(reason) if reason.contains("not installed") => eprintln!("skipped: {reason}"),
-            Err(reason) => panic!("{reason}"),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::kernel::{align, pack, pairhmm, ungapped};
 use super::jobs::{self, Jobs};
 use super::sealing::{self, Powers, Sealing};
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Queue};
+use super::{Error, Kernel, Queue};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
@@ -59,6 +59,20 @@ impl Function {
         Function::Ungapped,
         Function::Lookup,
     ];
+
+    /// The device kernel that does the work of a queue's method.
+    pub(super) fn of(kernel: Kernel) -> Self {
+        match kernel {
+            Kernel::Xor => Function::Xor,
+            Kernel::Seal | Kernel::Open => Function::Otp,
+            Kernel::Split | Kernel::Restore | Kernel::Rebuild => Function::Share,
+            Kernel::Align => Function::Align,
+            Kernel::Pairhmm => Function::Pairhmm,
+            Kernel::Pack => Function::Pack,
+            Kernel::Ungapped => Function::Ungapped,
+            Kernel::Lookup => Function::Lookup,
+        }
+    }
 
     /// Threads that work together on a device's multiprocessor.
     #[cfg(any(feature = "cuda", feature = "wgpu"))]

@@ -8,6 +8,8 @@ use crate::base::{Fault, Faulty, ShareLetter};
 use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
+pub mod assign;
+pub mod card;
 pub mod conformance;
 pub mod cpu;
 
@@ -18,6 +20,7 @@ mod lane;
 pub mod measure;
 mod process;
 mod sealing;
+pub mod setting;
 pub mod steady;
 pub mod table;
 #[cfg(feature = "wgpu")]
@@ -42,6 +45,89 @@ pub trait Device: Send + Sync {
     /// Copies a table to the device: the words of all parts after each other. It stays there until
     /// the last [`Resident`] is dropped, and is used by queues of this device only.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
+
+    /// Whether the device itself does this kernel; what it has not, its queues give to the CPU.
+    fn has(&self, _kernel: Kernel) -> bool {
+        true
+    }
+
+    /// Whether this is but a program on this machine's processor, which can win nothing.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
+    /// How many of the `wanted` bytes of its memory a run may plan with.
+    fn room(&self, wanted: u64) -> u64 {
+        wanted
+    }
+
+    /// Its cards, where a machine can have several.
+    fn cards(&self) -> Vec<CardState> {
+        Vec::new()
+    }
+
+    /// Whether a new queue would work although one has failed: on another card.
+    fn survives(&self) -> bool {
+        false
+    }
+
+    /// The same device with only these of its cards, counted from 0.
+    ///
+    /// Errors: [`Error::Absent`] when there is no such card, or nothing to choose from.
+    fn only(&self, _cards: &[usize]) -> Result<Box<dyn Device>, Error> {
+        Err(Error::absent(self.name(), "its cards cannot be chosen"))
+    }
+}
+
+/// What a method of [`Queue`] does; the names of both are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The methods say it.
+pub enum Kernel {
+    Xor,
+    Seal,
+    Open,
+    Split,
+    Restore,
+    Rebuild,
+    Align,
+    Pairhmm,
+    Pack,
+    Ungapped,
+    Lookup,
+}
+
+impl Kernel {
+    /// All of them.
+    pub const ALL: [Kernel; 11] = [
+        Kernel::Xor,
+        Kernel::Seal,
+        Kernel::Open,
+        Kernel::Split,
+        Kernel::Restore,
+        Kernel::Rebuild,
+        Kernel::Align,
+        Kernel::Pairhmm,
+        Kernel::Pack,
+        Kernel::Ungapped,
+        Kernel::Lookup,
+    ];
+
+    /// Its name in measurements and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernel::Xor => "xor",
+            Kernel::Seal => "seal",
+            Kernel::Open => "open",
+            Kernel::Split => "split",
+            Kernel::Restore => "restore",
+            Kernel::Rebuild => "rebuild",
+            Kernel::Align => "align",
+            Kernel::Pairhmm => "pairhmm",
+            Kernel::Pack => "pack",
+            Kernel::Ungapped => "ungapped",
+            Kernel::Lookup => "lookup",
+        }
+    }
 }
 
 /// Work on one device: one method per kernel, over host memory, done when the method returns.
@@ -130,6 +216,7 @@ pub const BACKENDS: &[(&str, Open)] = &[
     ("cuda", open_cuda),
 ];
 
+use card::CardState;
 use table::{Genome, Resident, SeedTable};
 
 #[cfg(feature = "cuda")]

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use super::lane::{Ability, COLUMNS, Lane, Lanes, Launch, VECTOR_BYTES, stride};
+use super::lane::{Ability, COLUMNS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
 use super::table::Resident;
-use super::{Device, Error, Queue};
+use super::{Device, Error, Kernel, Queue};
 
 const NAME: &str = "fpga-sim";
 /// Stands for the kernel before a table.
@@ -67,6 +67,14 @@ impl Device for Simulated {
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
         Ok(Arc::new(parts.concat()))
+    }
+
+    fn has(&self, kernel: Kernel) -> bool {
+        self.ability.functions.contains(&Function::of(kernel))
+    }
+
+    fn is_simulated(&self) -> bool {
+        true
     }
 }
 

@@ -4,7 +4,7 @@
 //! software one too: that is where the tests run. Everything a driver can complain about becomes an
 //! [`Error`]; the library's own way, a panic, is switched off.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use wgpu::{BufferUsages, MapMode, PollType};
 
@@ -18,14 +18,30 @@ const NAME: &str = "wgpu";
 /// Bytes of the shaders' `Plan`.
 const PLAN_BYTES: usize = 16;
 
-/// A graphics device with its compiled kernels.
+/// The kernels, in the order of [`FUNCTIONS`].
+const SOURCES: [&str; FUNCTIONS.len()] = [
+    include_str!("../../shaders/xor.wgsl"),
+    include_str!("../../shaders/share.wgsl"),
+    include_str!("../../shaders/otp.wgsl"),
+    include_str!("../../shaders/align.wgsl"),
+    include_str!("../../shaders/pairhmm.wgsl"),
+    include_str!("../../shaders/pack.wgsl"),
+    include_str!("../../shaders/ungapped.wgsl"),
+    include_str!("../../shaders/lookup.wgsl"),
+];
+
+/// A graphics device with its kernels.
 struct Gpu {
     model: String,
+    /// Whether its driver computes on this machine's processor.
+    is_software: bool,
     device: wgpu::Device,
     queue: wgpu::Queue,
     bindings: wgpu::BindGroupLayout,
-    /// In the order of [`FUNCTIONS`].
-    pipelines: [wgpu::ComputePipeline; FUNCTIONS.len()],
+    layout: wgpu::PipelineLayout,
+    /// In the order of [`FUNCTIONS`], each compiled when it is first used: a start does not wait for kernels
+    /// that nothing is done with.
+    pipelines: [OnceLock<wgpu::ComputePipeline>; FUNCTIONS.len()],
     /// The first complaint since it was last asked for.
     complaint: Arc<Mutex<Option<wgpu::Error>>>,
 }
@@ -43,12 +59,12 @@ pub(super) fn open() -> Result<Box<dyn Device>, Error> {
         .map_err(|error| Error::absent(NAME, error.to_string()))?;
     let (device, queue) = pollster::block_on(adapter.request_device(&Default::default()))
         .map_err(|error| Error::absent(NAME, error.to_string()))?;
-    let gpu = Gpu::new(adapter.get_info().name, device, queue)?;
+    let gpu = Gpu::new(adapter.get_info(), device, queue);
     Ok(Box::new(Arc::new(gpu)))
 }
 
 impl Gpu {
-    fn new(model: String, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self, Error> {
+    fn new(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let complaint = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&complaint);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -67,29 +83,28 @@ impl Gpu {
             bind_group_layouts: &[Some(&bindings)],
             immediate_size: 0,
         });
-        let pipeline = |source| {
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        let is_software = info.device_type == wgpu::DeviceType::Cpu;
+        let (model, pipelines) = (info.name, [const { OnceLock::new() }; FUNCTIONS.len()]);
+        Self { model, is_software, device, queue, bindings, layout, pipelines, complaint }
+    }
+
+    /// A kernel, compiled.
+    fn pipeline(&self, function: Function) -> &wgpu::ComputePipeline {
+        self.pipelines[function as usize].get_or_init(|| {
+            let source = SOURCES[function as usize].into();
+            let source = wgpu::ShaderModuleDescriptor {
+                label: Some(FUNCTIONS[function as usize]),
+                source: wgpu::ShaderSource::Wgsl(source),
+            };
+            self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: None,
-                layout: Some(&layout),
-                module: &device.create_shader_module(source),
+                layout: Some(&self.layout),
+                module: &self.device.create_shader_module(source),
                 entry_point: None,
                 compilation_options: Default::default(),
                 cache: None,
             })
-        };
-        let pipelines = [
-            pipeline(wgpu::include_wgsl!("../../shaders/xor.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/share.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/otp.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/align.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/pairhmm.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/pack.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/ungapped.wgsl")),
-            pipeline(wgpu::include_wgsl!("../../shaders/lookup.wgsl")),
-        ];
-        let gpu = Self { model, device, queue, bindings, pipelines, complaint };
-        gpu.complaint("compile its kernels")?;
-        Ok(gpu)
+        })
     }
 
     /// The buffers of one launch: memory, plan and table.
@@ -103,6 +118,27 @@ impl Gpu {
             layout: &self.bindings,
             entries: &[0, 1, 2].map(entry),
         })
+    }
+
+    /// Whether there is as much memory, by taking it and giving it back.
+    fn could_take(&self, bytes: u64) -> bool {
+        const BUFFER_BYTES: u64 = 256 << 20;
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffers: Vec<_> = (0..bytes.div_ceil(BUFFER_BYTES))
+            .map(|number| {
+                self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: BUFFER_BYTES.min(bytes - number * BUFFER_BYTES).next_multiple_of(4),
+                    usage: BufferUsages::STORAGE,
+                    mapped_at_creation: false,
+                })
+            })
+            .collect();
+        let lacks = pollster::block_on(scope.pop()).is_some();
+        buffers.iter().for_each(wgpu::Buffer::destroy);
+        // Destroyed buffers are given back when the device is looked after.
+        let _ = self.device.poll(PollType::Poll);
+        !lacks
     }
 
     /// Whether the driver complained since the last call.
@@ -175,6 +211,19 @@ impl Device for Arc<Gpu> {
         buffer.unmap();
         self.complaint("take a table")?;
         Ok(Arc::new(buffer))
+    }
+
+    fn is_simulated(&self) -> bool {
+        self.is_software
+    }
+
+    /// A driver does not say what is free: what can be taken now, with a quarter more, is.
+    fn room(&self, wanted: u64) -> u64 {
+        let mut room = wanted;
+        while room > 0 && !self.could_take(room + room / 4) {
+            room /= 2;
+        }
+        room
     }
 }
 
@@ -251,7 +300,7 @@ impl Lane for GpuLane {
             PLAN_BYTES as u64,
         );
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.set_pipeline(&self.gpu.pipelines[launch.function as usize]);
+        pass.set_pipeline(self.gpu.pipeline(launch.function));
         let bound = launch.table.as_ref().map(|table| {
             let table = table.downcast_ref().expect("a table of this device");
             self.gpu.bind([&self.memory, &self.plan, table])

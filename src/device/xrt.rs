@@ -16,7 +16,7 @@ use super::lane::{
     Ability, COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride,
 };
 use super::table::Resident;
-use super::{Device, Error, Queue};
+use super::{Device, Error, Kernel, Queue};
 
 const NAME: &str = "xrt";
 const LIBRARY: &str = "libxrt_coreutil.so.2";
@@ -161,6 +161,27 @@ impl Card {
     }
 }
 
+impl Card {
+    /// A buffer of the card's memory, if there is as much.
+    fn take(&self, bytes: usize) -> Result<Option<Handle>, Error> {
+        // SAFETY: the kernel is the card's. All kernels are linked to one bank: hls/link.cfg.
+        let group = unsafe { (self.xrt.kernel_group)(self.kernels[0], 0) };
+        let group = u32::try_from(group).map_err(|_| failed("take memory", "no memory bank"))?;
+        // SAFETY: the device is the card's.
+        Ok(unsafe { (self.xrt.buffer)(self.device, bytes, 0, group) })
+    }
+
+    /// Whether there is as much memory, by taking it and giving it back.
+    fn could_take(&self, bytes: u64) -> bool {
+        let buffer = usize::try_from(bytes).ok().and_then(|bytes| self.take(bytes).ok()?);
+        if let Some(buffer) = buffer {
+            // SAFETY: just taken, and used by nobody.
+            unsafe { (self.xrt.buffer_free)(buffer) };
+        }
+        buffer.is_some()
+    }
+}
+
 impl Drop for Card {
     fn drop(&mut self) {
         for kernel in &self.kernels {
@@ -190,6 +211,19 @@ impl Device for Arc<Card> {
     /// Nothing: no kernel here reads one.
     fn table(&self, _parts: &[&[u32]]) -> Result<Resident, Error> {
         Ok(Arc::new(()))
+    }
+
+    /// XRT does not say what is free: what can be taken now is.
+    fn room(&self, wanted: u64) -> u64 {
+        let mut room = wanted;
+        while room > 0 && !self.could_take(room) {
+            room /= 2;
+        }
+        room
+    }
+
+    fn has(&self, kernel: Kernel) -> bool {
+        Ability::HLS.functions.contains(&Function::of(kernel))
     }
 }
 
@@ -291,12 +325,7 @@ impl CardLane {
     fn new(card: &Arc<Card>, column_bytes: usize) -> Result<Self, Error> {
         let part_bytes = column_bytes.next_multiple_of(PART_BYTES);
         let no_memory = || Error::NoMemory { device: NAME, piece_bytes: column_bytes };
-        // SAFETY: the kernel is the card's. All kernels are linked to one bank: hls/link.cfg.
-        let group = unsafe { (card.xrt.kernel_group)(card.kernels[0], 0) };
-        let group = u32::try_from(group).map_err(|_| failed("take memory", "no memory bank"))?;
-        // SAFETY: the device is the card's.
-        let buffer = unsafe { (card.xrt.buffer)(card.device, PARTS * part_bytes, 0, group) }
-            .ok_or_else(no_memory)?;
+        let buffer = card.take(PARTS * part_bytes)?.ok_or_else(no_memory)?;
         let memory = vec![0; PARTS * part_bytes];
         let mut lane = Self {
             card: Arc::clone(card),

@@ -8,6 +8,8 @@ pub mod native;
 use std::io::Write;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::{ByteCount, Fault, Faulty};
 use crate::flow::{Flow, Meters};
 use crate::genome::{ReadBatch, ReadGroup, Reference, Regions};
@@ -92,6 +94,21 @@ pub struct CallReport {
     pub gvcf_tabix: Vec<u8>,
     /// The index of the alignments (content of a `.bai` or `.crai` file); empty without them.
     pub alignment_index: Vec<u8>,
+    /// Which device was chosen for each kernel of the engine, and why.
+    pub devices: Vec<KernelDevice>,
+    /// What the operator should know of the devices: what was lost, and what did not fit.
+    pub notices: Vec<String>,
+}
+
+/// The device that does a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDevice {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Name of the device.
+    pub device: String,
+    /// Why it was chosen.
+    pub reason: String,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.
@@ -136,6 +153,9 @@ pub enum Error {
     /// The index of the engine was made from another reference than the request names.
     #[error("the engine's index belongs to another reference")]
     OtherReference,
+    /// A device could not be used, nor the CPU in its place.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// Reads could not be set aside on disk.
     #[error(transparent)]
     Spill(#[from] native::spill::Error),
@@ -152,6 +172,7 @@ impl Faulty for Error {
             Error::Output { .. } => Fault::Disk,
             Error::OtherReference => Fault::Config,
             Error::Spill(error) => error.fault(),
+            Error::Device(error) => error.fault(),
             Error::Vcf(error) => error.fault(),
         }
     }
@@ -161,6 +182,7 @@ impl Faulty for Error {
             Error::Reads(error) => error.hint(),
             Error::External(error) => error.hint(),
             Error::Spill(error) => error.hint(),
+            Error::Device(error) => error.hint(),
             Error::Vcf(error) => error.hint(),
             Error::Output { .. } | Error::OtherReference => None,
         }

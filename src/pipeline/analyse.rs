@@ -12,7 +12,7 @@ use super::intake::{self, Source};
 use crate::base::SampleName;
 use crate::base::clock::Stopwatch;
 use crate::engine::metrics::Metrics;
-use crate::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
+use crate::engine::{AlignmentFormat, CallReport, CallRequest, Engine, KernelDevice, Room};
 use crate::flow::{Meters, StageReport, limiting_stage};
 use crate::genome::{Reference, Regions};
 
@@ -78,6 +78,9 @@ pub struct AnalyseReport {
     pub limiting_stage: String,
     /// What every stage did.
     pub stages: Vec<StageReport>,
+    /// Which device was chosen for each kernel of the engine, and why.
+    #[serde(default)]
+    pub devices: Vec<KernelDevice>,
     /// Quality of the sample, where the engine counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
@@ -164,8 +167,9 @@ impl Analyse<'_> {
             limiting_stage: limiting_stage(&stages)
                 .map_or_else(String::new, |stage| stage.stage.clone()),
             stages,
+            devices: report.devices,
             metrics: report.metrics,
-            notices: too_long.into_iter().collect(),
+            notices: too_long.into_iter().chain(report.notices).collect(),
             keys: Vec::new(),
         };
         let (tabix, gvcf_tabix) = (report.tabix, report.gvcf_tabix);

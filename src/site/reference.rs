@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::settings::ReferenceSettings;
 use super::{Error, Site};
 use crate::base::Faulty;
+use crate::device::assign::Assignment;
 use crate::engine::Engine;
 use crate::engine::external::External;
 use crate::engine::native::{Index, Native};
@@ -83,15 +84,17 @@ impl LoadedReference {
         Ok(())
     }
 
-    /// The engine `name` for this reference.
+    /// The engine `name` for this reference; the kernels of our own run where `devices` says.
     pub fn engine(
         &self,
         name: &str,
         threads: usize,
+        devices: &Arc<Assignment>,
         external: &[crate::engine::external::ExternalSettings],
     ) -> Result<Box<dyn Engine>, Error> {
         if name == "native" {
-            return Ok(Box::new(Native::new(self.index(threads)?)));
+            let engine = Native::new(self.index(threads)?, Arc::clone(devices));
+            return Ok(Box::new(engine.map_err(|error| self.failed(error))?));
         }
         match external.iter().find(|engine| engine.name == name) {
             Some(settings) => Ok(Box::new(External::new(settings.clone()))),

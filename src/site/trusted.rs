@@ -11,6 +11,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
 use crate::control::catalogue::Origin;
 use crate::control::{Deposit, Role, State};
+use crate::device::assign::Assignment;
 use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
 use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
@@ -65,7 +66,8 @@ impl Site {
         let loaded = self.reference(&request.reference)?;
         let settings = &self.settings.engine;
         let engine = request.engine.as_deref().unwrap_or(&settings.name);
-        let engine = loaded.engine(engine, self.threads(), &settings.external)?;
+        let devices = Assignment::cpu();
+        let engine = loaded.engine(engine, self.threads(), &devices, &settings.external)?;
         self.call_deposit(deposit, &loaded, &*engine, request.ploidy, meters)
     }
 

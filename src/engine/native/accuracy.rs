@@ -13,9 +13,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::aligned::AlignedRead;
 use super::extend::SOFT_CLIP;
 use super::insert::InsertModel;
-use super::map::{Mapper, Workspace};
 use super::place::{REVERSE, UNMAPPED, aligned};
-use super::{Index, Native};
+use super::simulate::mapper;
+use super::{Assignment, Index, Native};
 use crate::base::Chunk;
 use crate::base::clock::Stopwatch;
 use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
@@ -188,7 +188,8 @@ fn the_whole_engine_takes_its_time() {
     let Some(folder) = folder() else { return };
     let fasta = std::fs::File::open(folder.join("hsim.fa")).unwrap();
     let reference = timed("reference", || Reference::read_fasta(fasta).unwrap());
-    let engine = timed("index", || Native::new(Arc::new(Index::build(&reference, 2).unwrap())));
+    let index = timed("index", || Arc::new(Index::build(&reference, 2).unwrap()));
+    let engine = Native::new(index, Assignment::cpu()).unwrap();
     let set = std::env::var("DSGD_SIM_SET").unwrap_or("r1m".into());
     let [one, two] = [1, 2].map(|mate| input(&folder.join(format!("{set}_{mate}.fq"))));
     let group = ReadGroup {
@@ -236,7 +237,7 @@ fn reads_map_where_they_came_from() {
     let fasta = std::fs::File::open(folder.join("hsim.fa")).unwrap();
     let reference = Reference::read_fasta(fasta).unwrap();
     let watch = Stopwatch::start();
-    let index = Arc::new(Index::build(&reference, 2).unwrap());
+    let index = Index::build(&reference, 2).unwrap();
     say(&format!(
         "index: {:.2} s, {} entries",
         watch.elapsed().as_secs_f64(),
@@ -244,24 +245,25 @@ fn reads_map_where_they_came_from() {
     ));
     let set = std::env::var("DSGD_SIM_SET").unwrap_or("r1m".into());
     let batches = batches(&folder, &set, number("DSGD_SIM_TEMPLATES", 200_000));
-    let mapper = Mapper::new(index);
+    let mapper = mapper(index);
     let mut lengths = Vec::new();
-    mapper.template_lengths(&batches[0], BATCH_TEMPLATES, &mut lengths);
+    mapper.template_lengths(&batches[0], BATCH_TEMPLATES, &mut lengths).unwrap();
     let model = InsertModel::learn(lengths);
     say(&format!("insert size {:.1} +- {:.1}, <= {}", model.mean, model.deviation, model.high));
     let contigs = reference.indexes();
-    let mut work = Workspace::default();
+    let mut work = mapper.workspace().unwrap();
     let (mut all, mut human, mut time) = (Tally::default(), Tally::default(), Duration::ZERO);
     let mut log =
         std::env::var("DSGD_SIM_LOG").ok().map(|path| std::fs::File::create(path).unwrap());
     for batch in &batches {
         let mut reads = Vec::with_capacity(batch.len());
         let start = processor_time();
-        mapper.place(batch, usize::MAX, &model, &mut work, |template, placed| {
+        let take = |template, placed| {
             aligned(mapper.index().genome(), batch, template, &placed, |index, read| {
                 reads.push((index, read));
             });
-        });
+        };
+        mapper.place(batch, &model, &mut work, take).unwrap();
         time += processor_time() - start;
         for (index, read) in &reads {
             let truth = truth(batch.name(*index), index % 2 == 1, &contigs);

@@ -1,6 +1,6 @@
 //! Candidate places of a read: the diagonals that its seeds vote for.
 
-use super::index::{OCCURRENCES_KEPT, Table, place_of};
+use super::index::{OCCURRENCES_KEPT, place_of};
 use super::seed::{SEED_BASES, Seed};
 
 /// A place where a read may lie.
@@ -45,26 +45,23 @@ pub struct Ballot {
 impl Ballot {
     /// Finds the candidates of a read of `length` bases; most votes first.
     ///
-    /// `buckets` holds, for each seed, where its entries are. The second value counts the seeds
-    /// that were left out because they lie at too many places.
+    /// `found` holds, for each seed, its first entry and how many it has. The second value counts the
+    /// seeds that were left out because they lie at too many places.
     pub fn count(
         &mut self,
-        table: &Table<'_>,
+        entries: &[u64],
         seeds: &[Seed],
-        buckets: &[(u32, u32)],
+        found: &[(u32, u32)],
         length: usize,
     ) -> (&[Candidate], usize) {
+        let places = |(first, count): (u32, u32)| &entries[first as usize..][..count as usize];
         self.votes.clear();
         self.common.clear();
-        for (number, (seed, &bucket)) in seeds.iter().zip(buckets).enumerate() {
-            if bucket.0 == bucket.1 {
-                continue;
-            }
-            let places = table.occurrences(seed.hash, bucket);
-            if places.len() > OCCURRENCES_USUAL {
-                self.common.push((places.len(), number));
+        for (number, (seed, &found)) in seeds.iter().zip(found).enumerate() {
+            if found.1 as usize > OCCURRENCES_USUAL {
+                self.common.push((found.1 as usize, number));
             } else {
-                vote(&mut self.votes, seed, places, length);
+                vote(&mut self.votes, seed, places(found), length);
             }
         }
         let left_out = self.common.len();
@@ -72,8 +69,7 @@ impl Ballot {
             self.common.sort_unstable();
             for &(count, number) in self.common.iter().take(COMMON_SEEDS) {
                 if count <= OCCURRENCES_MAX {
-                    let places = table.occurrences(seeds[number].hash, buckets[number]);
-                    vote(&mut self.votes, &seeds[number], places, length);
+                    vote(&mut self.votes, &seeds[number], places(found[number]), length);
                 }
             }
         }
@@ -166,12 +162,14 @@ mod tests {
     use super::super::seed::seeds;
     use super::super::simulate::{random_bases, reference_of, reverse_complement};
     use super::*;
+    use crate::kernel::lookup::scalar;
 
     fn candidates(index: &Index, read: &[u8]) -> Vec<Candidate> {
         let mut found = Vec::new();
         seeds(read, |seed| found.push(seed));
-        let buckets: Vec<_> = found.iter().map(|seed| index.table().bucket(seed.hash)).collect();
-        Ballot::default().count(&index.table(), &found, &buckets, read.len()).0.to_vec()
+        let table = index.seeds();
+        let places: Vec<_> = found.iter().map(|seed| scalar(table, seed.hash)).collect();
+        Ballot::default().count(table.entries, &found, &places, read.len()).0.to_vec()
     }
 
     #[test]

@@ -187,25 +187,6 @@ impl Duplicates {
     }
 }
 
-/// Recycled objects that workers share.
-pub struct Stock<T>(Mutex<Vec<T>>);
-
-impl<T: Default> Stock<T> {
-    /// An empty stock.
-    pub fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-
-    /// Lends an object, a new one when all are lent.
-    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut object = lock().pop().unwrap_or_default();
-        let result = work(&mut object);
-        lock().push(object);
-        result
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,8 @@
 use super::aligned::CigarOp;
 use super::candidate::{Candidate, GAP_BASES_MAX};
 use super::packed::{PackedGenome, READ_BASES_MAX, ReadWord};
-use crate::device::cpu;
-use crate::device::cpu::align::Rows;
-use crate::kernel::align::{self, Matrix, Placement, Scores, Step};
+use crate::device::{Error, Queue};
+use crate::kernel::align::{self, Pair, Placement, Scores, Step};
 use crate::kernel::ungapped::Segment;
 
 /// A read laid on the reference.
@@ -83,36 +82,35 @@ struct Job {
     target_end: usize,
 }
 
+/// Bases of queries and windows that are kept for one batch; with more it is done.
+const BENCH_BASES_MAX: usize = 16 << 20;
+
 /// Banded alignments that are done at once, and the memory for them.
 ///
-/// Queries and windows stand one after the other as base codes: what a device takes.
+/// Queries and windows stand one after the other as base codes.
 #[derive(Default)]
 pub struct Bench {
-    matrix: Matrix,
-    rows: Rows,
     jobs: Vec<Job>,
     queries: Vec<u8>,
     targets: Vec<u8>,
-    placed: Vec<Option<Placement>>,
 }
 
 impl Bench {
-    /// Forgets all jobs.
-    pub fn clear(&mut self) {
-        self.jobs.clear();
-        self.queries.clear();
-        self.targets.clear();
+    /// Whether so much is to be done that nothing more should be added before.
+    pub fn is_full(&self) -> bool {
+        self.queries.len() + self.targets.len() >= BENCH_BASES_MAX
     }
 
-    /// Adds the alignment of a doubtful hit, number `hit` of read number `read`, unless no gap can
-    /// make it better; whether it was added.
+    /// Adds the alignment of a doubtful hit, number `number` of read number `read`, unless no gap can
+    /// make it better; either way it is not doubtful any more.
     pub fn add(
         &mut self,
         genome: &PackedGenome,
         view: &ReadView<'_>,
         (read, number): (usize, usize),
-        hit: &Hit,
-    ) -> bool {
+        hit: &mut Hit,
+    ) {
+        hit.doubtful = false;
         let length = view.codes.len();
         let clipped = hit.query_start.max(length as u32 - hit.query_end);
         // A gap costs its opening and its length, and must gain more than that.
@@ -120,7 +118,7 @@ impl Bench {
         let low = hit.diagonals.0.saturating_sub(pad);
         let width = (hit.diagonals.1 + pad - low + 1) as usize;
         if hit.diagonals.0 == hit.diagonals.1 && !gap_is_possible(genome, view, hit, pad) {
-            return false;
+            return;
         }
         genome.unpack(low, length + width - 1, &mut self.targets);
         if hit.reverse {
@@ -131,55 +129,35 @@ impl Bench {
         }
         let (query_end, target_end) = (self.queries.len(), self.targets.len());
         self.jobs.push(Job { read, hit: number, low, query_end, target_end });
-        true
     }
 
-    /// Does all alignments.
-    pub fn run(&mut self, scores: &Scores) {
-        self.placed.clear();
+    /// Does all alignments, puts what is better than without gaps into `hits`, those of each read, and
+    /// forgets them. Errors: the device's.
+    pub fn run(
+        &mut self,
+        queue: &mut dyn Queue,
+        scores: &Scores,
+        hits: &mut [Vec<Hit>],
+    ) -> Result<(), Error> {
         let (mut query, mut target) = (0, 0);
-        for job in &self.jobs {
-            self.placed.push(cpu::align::align(
-                &self.queries[query..job.query_end],
-                &self.targets[target..job.target_end],
-                scores,
-                &mut self.matrix,
-                &mut self.rows,
-            ));
+        let pairs = self.jobs.iter().map(|job| {
+            let queries = &self.queries[query..job.query_end];
+            let targets = &self.targets[target..job.target_end];
             (query, target) = (job.query_end, job.target_end);
-        }
-    }
-
-    /// Puts what is better than without gaps into `hits`, those of each read.
-    pub fn apply(&mut self, hits: &mut [Vec<Hit>]) {
-        let mut start = 0;
-        for (job, placed) in self.jobs.iter().zip(self.placed.drain(..)) {
+            Pair { query: queries, target: targets }
+        });
+        let pairs: Vec<Pair<'_>> = pairs.collect();
+        let placed = if pairs.is_empty() { Vec::new() } else { queue.align(&pairs, scores)? };
+        for ((job, pair), placed) in self.jobs.iter().zip(&pairs).zip(placed) {
             let hit = &mut hits[job.read][job.hit];
             if let Some(placed) = placed.filter(|placed| placed.score > hit.score) {
-                replace(hit, job.low, job.query_end - start, placed);
-            }
-            start = job.query_end;
-        }
-    }
-
-    /// Aligns one doubtful hit with gaps and keeps the better of the two.
-    pub fn refine(
-        &mut self,
-        genome: &PackedGenome,
-        view: &ReadView<'_>,
-        hit: &mut Hit,
-        scores: &Scores,
-    ) {
-        self.clear();
-        hit.doubtful = false;
-        if self.add(genome, view, (0, 0), hit) {
-            self.run(scores);
-            if let (Some(job), Some(Some(placed))) = (self.jobs.first(), self.placed.pop())
-                && placed.score > hit.score
-            {
-                replace(hit, job.low, view.codes.len(), placed);
+                replace(hit, job.low, pair.query.len(), placed);
             }
         }
+        self.jobs.clear();
+        self.queries.clear();
+        self.targets.clear();
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use super::packed::PackedGenome;
 use super::seed::HASH_BITS;
 use crate::base::{Fault, Faulty};
 use crate::device::cpu::pages::Mapped;
+use crate::kernel::lookup::Seeds;
 
 /// Why there is no index.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +105,6 @@ impl<T: bytemuck::AnyBitPattern + bytemuck::NoUninit> Numbers<T> {
     }
 }
 
-/// The tables of an index, for look-ups.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Table<'a> {
-    bucket_bits: u32,
-    buckets: &'a [u32],
-    entries: &'a [u64],
-}
-
 /// Fewest bits of a bucket number: what is left of a hash must fit 31 bits.
 pub(super) const BUCKET_BITS_MIN: u32 = HASH_BITS - 31;
 /// Most bits of a bucket number: 2 GiB of bucket starts.
@@ -132,41 +125,10 @@ impl Index {
         &self.genome
     }
 
-    /// The tables.
-    #[inline]
-    pub(super) fn table(&self) -> Table<'_> {
+    /// The tables, as the kernel that looks seeds up takes them.
+    pub(super) fn seeds(&self) -> Seeds<'_> {
         let (buckets, entries) = (self.buckets.all(), self.entries.all());
-        Table { bucket_bits: self.bucket_bits, buckets, entries }
-    }
-}
-
-impl<'a> Table<'a> {
-    /// The entries among which those of a seed with this hash are.
-    #[inline(always)]
-    pub(super) fn bucket(&self, hash: u64) -> (u32, u32) {
-        let bucket = bucket_of(hash, self.bucket_bits);
-        (self.buckets[bucket], self.buckets[bucket + 1])
-    }
-
-    /// The first entry of a bucket: touched early, so that it is there when needed.
-    #[inline(always)]
-    pub(super) fn touch(&self, first: u32) -> u64 {
-        self.entries.get(first as usize).copied().unwrap_or(0)
-    }
-
-    /// The entries of one seed within its bucket.
-    #[inline(always)]
-    pub(super) fn occurrences(&self, hash: u64, bucket: (u32, u32)) -> &'a [u64] {
-        let entries = &self.entries[bucket.0 as usize..bucket.1 as usize];
-        let rest = remainder(hash, self.bucket_bits);
-        if entries.len() > 16 {
-            let first = entries.partition_point(|entry| entry >> 33 < rest);
-            let count = entries[first..].partition_point(|entry| entry >> 33 == rest);
-            return &entries[first..first + count];
-        }
-        let first = entries.iter().position(|entry| entry >> 33 == rest).unwrap_or(entries.len());
-        let count = entries[first..].iter().take_while(|&&entry| entry >> 33 == rest).count();
-        &entries[first..first + count]
+        Seeds { buckets, entries, hash_bits: HASH_BITS, bucket_bits: self.bucket_bits }
     }
 }
 

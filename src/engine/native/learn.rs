@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::insert::{InsertModel, LEARNT_TEMPLATES};
 use super::map::Mapper;
-use crate::flow::{Result, Stage};
+use crate::flow::{Error, Result, Stage};
 use crate::genome::{Layout, ReadBatch};
 
 /// The insert-size model of each read group, once it is learnt.
@@ -63,14 +63,14 @@ impl Learn {
         Self { mapper, models, groups: Vec::new(), held: VecDeque::new() }
     }
 
-    fn look_at(&mut self, batch: &ReadBatch) {
+    fn look_at(&mut self, batch: &ReadBatch) -> Result<()> {
         let number = usize::from(batch.read_group);
         if self.groups.len() <= number {
             self.groups.resize_with(number + 1, Group::default);
         }
         let group = &mut self.groups[number];
         if group.learnt {
-            return;
+            return Ok(());
         }
         let first = *group.first.get_or_insert(batch.first_template);
         let in_batch = match batch.layout {
@@ -79,11 +79,14 @@ impl Learn {
         };
         let waited = (first + WAITED_TEMPLATES).saturating_sub(batch.first_template);
         let wanted = (LEARNT_TEMPLATES - group.templates).min(in_batch as u64).min(waited);
-        self.mapper.template_lengths(batch, wanted as usize, &mut group.lengths);
+        self.mapper
+            .template_lengths(batch, wanted as usize, &mut group.lengths)
+            .map_err(|error| Error::in_stage(Self::NAME, error))?;
         group.templates += wanted;
         if group.templates == LEARNT_TEMPLATES {
             self.learn(number);
         }
+        Ok(())
     }
 
     fn learn(&mut self, number: usize) {
@@ -119,7 +122,7 @@ impl Stage for Learn {
 
     fn push(&mut self, batch: ReadBatch, out: &mut VecDeque<ReadBatch>) -> Result<()> {
         self.learn_until(batch.first_template);
-        self.look_at(&batch);
+        self.look_at(&batch)?;
         self.held.push_back(batch);
         self.let_go(out);
         Ok(())
@@ -135,7 +138,9 @@ impl Stage for Learn {
 #[cfg(test)]
 mod tests {
     use super::super::Index;
-    use super::super::simulate::{Random, batches, random_bases, reference_of, reverse_complement};
+    use super::super::simulate::{
+        Random, batches, mapper, random_bases, reference_of, reverse_complement,
+    };
     use super::*;
 
     /// Pairs of two groups in turn, whose templates have 300 and 700 bases.
@@ -173,7 +178,7 @@ mod tests {
     fn each_read_group_has_its_own_model_whatever_the_batches() {
         let genome = random_bases(5, 60_000);
         let index = Index::build(&reference_of(std::slice::from_ref(&genome)), 1).unwrap();
-        let mapper = Arc::new(Mapper::new(Arc::new(index)));
+        let mapper = Arc::new(mapper(index));
         let (models, held) = learnt(&mapper, input(&genome, 24_000, 100));
         assert!((models.of(0).mean - 320.0).abs() < 3.0, "{}", models.of(0).mean);
         assert!((models.of(1).mean - 720.0).abs() < 3.0, "{}", models.of(1).mean);
@@ -187,7 +192,7 @@ mod tests {
     fn a_group_that_ends_early_is_not_waited_for() {
         let genome = random_bases(7, 60_000);
         let index = Index::build(&reference_of(std::slice::from_ref(&genome)), 1).unwrap();
-        let mapper = Arc::new(Mapper::new(Arc::new(index)));
+        let mapper = Arc::new(mapper(index));
         let mut input = input(&genome, 26_000, 1000);
         input.iter_mut().skip(1).for_each(|batch| batch.read_group = 1);
         let (models, held) = learnt(&mapper, input);

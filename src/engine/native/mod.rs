@@ -1,4 +1,8 @@
-//! Our own engine on the CPU: mapping, ordering, calling.
+//! Our own engine: mapping, ordering, calling.
+//!
+//! What it computes are kernels over many jobs at once (look-up of seeds, extension without gaps, banded
+//! alignment, penalties of reads on haplotypes), run by the devices that an assignment names or by the CPU:
+//! the same bytes either way.
 //!
 //! It is made for short reads. Reads of more than 1024 bases are taken without error, stay without
 //! a place (in a BAM they stand at the end) and are counted in the report, which carries a notice.
@@ -19,6 +23,7 @@ mod cram_block;
 mod cram_slice;
 mod duplicates;
 mod extend;
+mod group;
 pub mod index;
 mod index_build;
 mod index_file;
@@ -27,16 +32,20 @@ mod learn;
 mod map;
 mod metrics;
 mod mismatch;
+mod offload;
 mod order;
 mod packed;
 mod pair;
 mod place;
 mod record;
+mod refine;
+mod rescue;
 mod run;
 mod seed;
 #[cfg(test)]
 mod simulate;
 pub mod spill;
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -45,25 +54,28 @@ use std::sync::Arc;
 
 pub use aligned::AlignedRead;
 pub use index::Index;
+use offload::Offload;
 
 use super::{CallReport, CallRequest, Engine, Error};
+use crate::device::{self, assign::Assignment};
 use crate::flow::{Flow, Meters};
 use crate::genome::ReadBatch;
 
 /// Our own engine. The index may be shared: one serves any number of samples.
 pub struct Native {
-    index: Arc<Index>,
+    offload: Arc<Offload>,
 }
 
 impl Native {
-    /// An engine over the index of the reference that requests will name.
-    pub fn new(index: Arc<Index>) -> Self {
-        Self { index }
+    /// An engine over the index of the reference that requests will name, whose kernels run where
+    /// `devices` says; tables that a device needs are put there now. Errors: the CPU's.
+    pub fn new(index: Arc<Index>, devices: Arc<Assignment>) -> Result<Self, device::Error> {
+        Ok(Self { offload: Arc::new(Offload::new(index, devices)?) })
     }
 
     /// The index.
     pub fn index(&self) -> &Arc<Index> {
-        &self.index
+        self.offload.index()
     }
 }
 

@@ -8,7 +8,7 @@ use super::Native;
 use super::aligned::AlignedRead;
 use super::alignments;
 use super::call::{CallSettings, MARGIN, Output, Qualities, RegionCalls, Slips, Tally, call};
-use super::duplicates::{Collector, Duplicates, Signature, Stock, signature};
+use super::duplicates::{Collector, Duplicates, Signature, signature};
 use super::insert::InsertModel;
 use super::learn::{Learn, Models};
 use super::map::{Mapper, Workspace};
@@ -16,8 +16,10 @@ use super::order::{BIN_BASES, BinMap, Bins};
 use super::packed::READ_BASES_MAX;
 use super::place::{UNMAPPED, aligned};
 use super::record::pack;
+use super::stock::Stock;
 use crate::base::ByteCount;
 use crate::base::clock::Stopwatch;
+use crate::device;
 use crate::engine::metrics::{Metrics, ReadMetrics, RegionMetrics};
 use crate::engine::{CallReport, CallRequest, Engine, Error, Room};
 use crate::flow::{self, Flow, Meter, Meters, Weigh};
@@ -100,11 +102,12 @@ pub fn run(
         report.alignment_index = index;
     }
     call_all(engine, request, &bins, &duplicates, meters, vcf, &mut report)?;
+    (report.devices, report.notices) = engine.offload.described();
     Ok(report)
 }
 
 fn check_reference(engine: &Native, request: &CallRequest<'_>) -> Result<(), Error> {
-    let genome = engine.index.genome();
+    let genome = engine.index().genome();
     let contigs = &request.reference.contigs;
     let length = |contig: usize| genome.length(contig) as usize;
     let same = genome.contigs() == contigs.len()
@@ -120,7 +123,7 @@ fn map_all(
     keep_names: bool,
     report: &mut CallReport,
 ) -> Result<(Bins, Collector), Error> {
-    let mapper = Arc::new(Mapper::new(engine.index.clone()));
+    let mapper = Arc::new(Mapper::new(engine.offload.clone()));
     let models = Arc::new(Models::new(request.read_groups.len()));
     let map = BinMap::new(request.reference);
     let [for_reads, for_signatures] = shares(&request.room);
@@ -129,11 +132,13 @@ fn map_all(
     let libraries = libraries(request);
     let learn = Learn::new(mapper.clone(), models.clone());
     std::thread::scope(|scope| {
-        let stock = Stock::<Workspace>::new();
+        let stock = Stock::new();
         let work = move |batch: ReadBatch| {
             let model = models.of(batch.read_group);
             let packer = Packer { mapper: &mapper, map: &map, libraries: &libraries, keep_names };
-            Ok(stock.with(|work| packer.pack(&batch, model, work)))
+            stock
+                .with(|| mapper.workspace(), |work| packer.pack(&batch, model, work))
+                .map_err(|error| flow::Error::in_stage("map", error))
         };
         for batch in reads.then(learn).map_parallel(scope, "map", request.threads, work) {
             let batch = batch?;
@@ -184,7 +189,12 @@ struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    fn pack(&self, batch: &ReadBatch, model: &InsertModel, work: &mut Workspace) -> MappedBatch {
+    fn pack(
+        &self,
+        batch: &ReadBatch,
+        model: &InsertModel,
+        work: &mut Workspace,
+    ) -> Result<MappedBatch, device::Error> {
         let genome = self.mapper.index().genome();
         let library = self.libraries.get(usize::from(batch.read_group)).copied().unwrap_or(0);
         let mut out = MappedBatch::default();
@@ -192,7 +202,7 @@ impl Packer<'_> {
         // A head, a CIGAR and a byte a base: the buffer never grows, so it leaves no copy behind.
         out.packed.reserve(batch.text.len() + batch.len() * 64);
         let mut template: Vec<AlignedRead> = Vec::with_capacity(2);
-        self.mapper.place(batch, usize::MAX, model, work, |number, placed| {
+        self.mapper.place(batch, model, work, |number, placed| {
             template.clear();
             aligned(genome, batch, number, &placed, |index, read| {
                 let name = if self.keep_names { short_name(batch.name(index)) } else { &[] };
@@ -202,8 +212,8 @@ impl Packer<'_> {
             });
             let reads: Vec<&AlignedRead> = template.iter().collect();
             out.signatures.extend(signature(&reads, genome.starts(), library));
-        });
-        out
+        })?;
+        Ok(out)
     }
 
     fn add(&self, read: &AlignedRead, adapter: usize, name: &[u8], out: &mut MappedBatch) {
@@ -252,13 +262,17 @@ fn call_all(
     let reference = request.reference;
     let mut metrics = report.metrics.take().unwrap_or_default();
     std::thread::scope(|scope| {
-        let work = |stretch: Stretch| {
+        let stock = Stock::new();
+        let work = move |stretch: Stretch| {
             let Stretch { contig, start, end } = stretch;
             let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
             let reads = bins
                 .overlapping(contig, low, high, duplicates)
                 .map_err(|error| flow::Error::in_stage("call", error))?;
-            let calls = call(reference, contig, start, end, &reads, &settings);
+            let queue = || engine.offload.queue();
+            let calls = stock
+                .with(queue, |queue| call(reference, contig, start, end, &reads, &settings, queue))
+                .map_err(|error| flow::Error::in_stage("call", error))?;
             let metrics = super::metrics::region(reference, contig, start, end, &reads);
             Ok(Called { calls, metrics })
         };

@@ -1,5 +1,11 @@
 //! Seeded genomes and reads for the tests of this engine.
 
+use std::sync::Arc;
+
+use super::Index;
+use super::map::Mapper;
+use super::offload::Offload;
+use crate::device::assign::Assignment;
 use crate::genome::reads::ReadRange;
 use crate::genome::reference::{BASE_LETTERS, Contig};
 use crate::genome::{Layout, ReadBatch, Reference};
@@ -36,6 +42,12 @@ pub(super) fn reference_of(contigs: &[Vec<u8>]) -> Reference {
 
 pub(super) fn reverse_complement(bases: &[u8]) -> Vec<u8> {
     bases.iter().rev().map(|&base| if base < 4 { 3 - base } else { 4 }).collect()
+}
+
+/// A mapper on the CPU.
+pub(super) fn mapper(index: Index) -> Mapper {
+    let offload = Offload::new(Arc::new(index), Assignment::cpu()).unwrap();
+    Mapper::new(Arc::new(offload))
 }
 
 /// Batches of at most `batch_templates` templates; every base has quality 30.

@@ -8,23 +8,34 @@ use proptest::prelude::*;
 use super::aligned::AlignedRead;
 use super::extend::{DELETION, INSERTION, MATCH, SOFT_CLIP, span};
 use super::insert::InsertModel;
-use super::map::{Mapper, Workspace};
+use super::map::Mapper;
+use super::offload::Sizes;
 use super::place::{LAST, PROPER, REVERSE, UNMAPPED, aligned};
-use super::simulate::{Random, batches, random_bases, reference_of, reverse_complement};
+use super::simulate::{Random, batches, mapper, random_bases, reference_of, reverse_complement};
 use super::{Index, Native};
 use crate::base::ByteCount;
+use crate::device::assign::Assignment;
 use crate::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
 use crate::flow::{Flow, Meters};
 use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
 
 fn map(reference: &Reference, reads: &[Vec<u8>], layout: Layout) -> Vec<AlignedRead> {
-    let mapper = Mapper::new(Arc::new(Index::build(reference, 1).unwrap()));
+    map_with(&mapper(Index::build(reference, 1).unwrap()), reference, reads, layout)
+}
+
+fn map_with(
+    mapper: &Mapper,
+    reference: &Reference,
+    reads: &[Vec<u8>],
+    layout: Layout,
+) -> Vec<AlignedRead> {
     let mut out = Vec::new();
-    let mut work = Workspace::default();
+    let mut work = mapper.workspace().unwrap();
     for batch in batches(reads, layout, 1000) {
-        mapper.place(&batch, usize::MAX, &InsertModel::default(), &mut work, |number, placed| {
+        let take = |number, placed| {
             aligned(mapper.index().genome(), &batch, number, &placed, |_, read| out.push(read));
-        });
+        };
+        mapper.place(&batch, &InsertModel::default(), &mut work, take).unwrap();
     }
     for read in &out {
         check(read, reference);
@@ -372,7 +383,8 @@ fn call_as(
     room: Room,
     format: AlignmentFormat,
 ) -> Output {
-    let engine = Native::new(Arc::new(Index::build(reference, threads).unwrap()));
+    let index = Arc::new(Index::build(reference, threads).unwrap());
+    let engine = Native::new(index, Assignment::cpu()).unwrap();
     let group = |id: &str, library: &str| ReadGroup {
         id: id.into(),
         sample: "sample".into(),
@@ -565,7 +577,8 @@ fn no_reads_give_no_calls() {
 
 #[test]
 fn an_index_of_another_reference_is_refused() {
-    let engine = Native::new(Arc::new(Index::build(&reference_of(&[vec![0; 50]]), 1).unwrap()));
+    let index = Arc::new(Index::build(&reference_of(&[vec![0; 50]]), 1).unwrap());
+    let engine = Native::new(index, Assignment::cpu()).unwrap();
     let reference = genome();
     let request = CallRequest {
         reference: &reference,

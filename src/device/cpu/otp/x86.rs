@@ -13,6 +13,10 @@ use super::{BLOCK_BYTES, Form, HashKey, Powers, STRIDE_BLOCKS, Work};
 const VECTOR_BYTES: usize = 64;
 const VECTOR_BLOCKS: usize = VECTOR_BYTES / BLOCK_BYTES;
 const STRIDE_BYTES: usize = STRIDE_BLOCKS * BLOCK_BYTES;
+/// Bytes that [`xor`] takes at once.
+const FOUR_BYTES: usize = 4 * VECTOR_BYTES;
+/// How far ahead lines are asked for: the processor's own prefetching ends at each page.
+const AHEAD_BYTES: usize = 2048;
 
 /// `HOW` of the loops: hash only, encrypt then hash, hash then decrypt.
 const HASH: u8 = 0;
@@ -78,30 +82,68 @@ unsafe fn chosen<const HOW: u8>(
     }
 }
 
-/// `data ^= pad` in whole vectors.
-pub(super) fn xor(data: &mut [u8], pad: &[u8]) {
+/// `data ^= pad` by AVX-512; gives whether this CPU can.
+pub(super) fn xor_wide(data: &mut [u8], pad: &[u8]) -> bool {
     let pad = &pad[..data.len()];
-    // SAFETY: the caller asked `can_run_wide`; the slices are of one length.
-    unsafe { xor_wide(data.as_mut_ptr(), pad.as_ptr(), data.len()) }
+    let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    if able {
+        // SAFETY: the CPU has the instructions; the slices are of one length.
+        unsafe { xor_avx512(data.as_mut_ptr(), pad.as_ptr(), data.len()) };
+    }
+    able
+}
+
+/// `data ^= pad` by AVX2; gives whether this CPU can.
+pub(super) fn xor_narrow(data: &mut [u8], pad: &[u8]) -> bool {
+    let pad = &pad[..data.len()];
+    let able = is_x86_feature_detected!("avx2");
+    if able {
+        // SAFETY: the CPU has the instructions.
+        unsafe { xor_avx2(data, pad) };
+    }
+    able
+}
+
+/// The plain loop, compiled for these vectors.
+#[target_feature(enable = "avx2")]
+fn xor_avx2(data: &mut [u8], pad: &[u8]) {
+    data.iter_mut().zip(pad).for_each(|(byte, pad)| *byte ^= pad);
 }
 
 /// # Safety
 /// The CPU must have AVX-512F and BW, `data` be writable and `pad` readable for `len` bytes.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn xor_wide(data: *mut u8, pad: *const u8, len: usize) {
+unsafe fn xor_avx512(data: *mut u8, pad: *const u8, len: usize) {
     let mut at = 0;
+    while len - at >= FOUR_BYTES {
+        // SAFETY: four whole vectors are left.
+        unsafe {
+            let mixed: [__m512i; 4] = std::array::from_fn(|index| {
+                let place = at + VECTOR_BYTES * index;
+                _mm512_xor_si512(
+                    _mm512_loadu_si512(data.add(place).cast()),
+                    _mm512_loadu_si512(pad.add(place).cast()),
+                )
+            });
+            for (index, mixed) in mixed.into_iter().enumerate() {
+                _mm512_storeu_si512(data.add(at + VECTOR_BYTES * index).cast(), mixed);
+            }
+        }
+        at += FOUR_BYTES;
+    }
     while at < len {
         // SAFETY: the mask keeps the access within `len`, for which the caller answers.
-        unsafe {
-            let mask = mask_of(len - at);
-            let (to, from) = (data.add(at).cast(), pad.add(at).cast());
-            let mixed = _mm512_xor_si512(
-                _mm512_maskz_loadu_epi8(mask, to),
-                _mm512_maskz_loadu_epi8(mask, from),
-            );
-            _mm512_mask_storeu_epi8(to, mask, mixed);
-        }
+        unsafe { wide_pass::<SEAL>(data.add(at), pad.add(at), mask_of(len - at)) };
         at += VECTOR_BYTES;
+    }
+}
+
+/// Asks for the lines some way behind `at`; beyond the end of the data that does nothing.
+#[inline(always)]
+fn ask_ahead(data: *const u8, pad: *const u8, at: usize) {
+    for text in [data, pad] {
+        // SAFETY: this reads nothing that the program could see, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(text.wrapping_add(at + AHEAD_BYTES).cast()) };
     }
 }
 
@@ -176,9 +218,7 @@ unsafe fn wide<const HOW: u8>(
     let mut at = 0;
     while len - at >= STRIDE_BYTES {
         // SAFETY: a whole stride is left, and `powers` has a whole stride.
-        state = unsafe {
-            wide_stride::<HOW>(powers.0.as_ptr(), state, data.add(at), pad.add(at), STRIDE_BYTES)
-        };
+        state = unsafe { wide_whole::<HOW>(powers, state, data.add(at), pad.add(at)) };
         at += STRIDE_BYTES;
     }
     if at < len {
@@ -190,6 +230,46 @@ unsafe fn wide<const HOW: u8>(
         };
     }
     to_u128(state)
+}
+
+/// The powers for one vector of a stride.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn power_of(powers: &Powers, vector: usize) -> __m512i {
+    let powers = &powers.0[VECTOR_BLOCKS * vector..][..VECTOR_BLOCKS];
+    // SAFETY: the vector is in the table, which begins with a line and ends with spare blocks.
+    unsafe { _mm512_load_si512(powers.as_ptr().cast()) }
+}
+
+/// A stride without a rest: nothing is masked.
+///
+/// # Safety
+/// As [`wide`], for `STRIDE_BYTES` bytes.
+#[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,avx2,pclmulqdq")]
+#[inline]
+unsafe fn wide_whole<const HOW: u8>(
+    powers: &Powers,
+    state: __m128i,
+    data: *mut u8,
+    pad: *const u8,
+) -> __m128i {
+    let zero = _mm512_setzero_si512();
+    let mut sum = WideSum { low: zero, middle: zero, high: zero };
+    // SAFETY: every vector is within the stride, and `powers` has a whole stride of them.
+    unsafe {
+        for vector in 1..STRIDE_BYTES / VECTOR_BYTES {
+            let at = VECTOR_BYTES * vector;
+            ask_ahead(data, pad, at);
+            let x = wide_pass::<HOW>(data.add(at), pad.add(at), u64::MAX);
+            sum = wide_product(sum, x, power_of(powers, vector));
+        }
+        // This one comes last: it alone waits for the state.
+        ask_ahead(data, pad, 0);
+        let x = wide_pass::<HOW>(data, pad, u64::MAX);
+        let x = _mm512_xor_si512(x, _mm512_zextsi128_si512(state));
+        sum = wide_product(sum, x, power_of(powers, 0));
+    }
+    reduce(add_lanes(sum.low), add_lanes(sum.middle), add_lanes(sum.high))
 }
 
 /// # Safety

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use crate::base::Chunk;
+use crate::device::assign::Assignment;
 use crate::engine::compare::{Calibration, Comparison, compare};
 use crate::engine::native::{Index, Native};
 use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
@@ -101,7 +102,8 @@ fn measure(
         (0..).zip(pairs).map(|(group, [one, two])| (group, Lane::Pair(one, two))).collect();
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(lanes));
-    let engine = Native::new(Arc::new(Index::build(&reference, threads).unwrap()));
+    let index = Arc::new(Index::build(&reference, threads).unwrap());
+    let engine = Native::new(index, Assignment::cpu()).unwrap();
     let (mut vcf, mut bam) = (Vec::new(), Vec::new());
     // A folder to keep the records and the alignments in, for looking at them.
     let kept = std::env::var_os("DSGD_CALLS").map(PathBuf::from);

@@ -1,11 +1,16 @@
 //! How well each haplotype of a window explains each template.
+//!
+//! The windows of a part of the genome are judged together, in three passes: every read on every
+//! haplotype without gaps; then, as one batch of the kernel [`pairhmm`](crate::kernel::pairhmm), those
+//! that a gap may explain better; then what that says of each template.
 
 use super::evidence::{Evidence, Kind};
 use super::haplotype::{Haplotype, Stretch};
 use super::repeat::GapPenalties;
 use super::slips::Slips;
+use crate::device::{self, Queue};
 use crate::kernel::pairhmm::{
-    BasePenalties, HaplotypePart, PER_PHRED, ReadPart, Rows, banded, ungapped,
+    BasePenalties, Batch, HaplotypePart, Job, PER_PHRED, ReadPart, ungapped,
 };
 
 /// A read says at most this much against a haplotype, in Phred: it may be misplaced.
@@ -17,6 +22,28 @@ const MISFIT_PER_BASE: f32 = 1.6;
 /// The same for short parts of reads.
 const MISFIT_MIN: f32 = 120.0;
 const FAR: i32 = i32::MAX / 8;
+
+/// What is asked in one window: how well each haplotype explains each read.
+pub(super) struct Question<'a> {
+    pub(super) reads: Vec<&'a Evidence>,
+    pub(super) stretch: Stretch<'a>,
+    pub(super) haplotypes: Vec<Haplotype>,
+    /// Whether a gap may explain a read better than no gap.
+    pub(super) gapped: bool,
+}
+
+impl Question<'_> {
+    /// Pairs of a read and a haplotype.
+    pub(super) fn pairs(&self) -> usize {
+        self.reads.len() * self.haplotypes.len()
+    }
+
+    /// The cost of gaps along each haplotype; none where no gap is looked for.
+    fn gaps(&self, slips: &Slips) -> Vec<GapPenalties> {
+        let haplotypes = self.haplotypes.iter().filter(|_| self.gapped);
+        haplotypes.map(|haplotype| GapPenalties::of(&haplotype.bases, slips)).collect()
+    }
+}
 
 /// What one template says about the haplotypes.
 #[derive(Clone, Debug)]
@@ -35,6 +62,7 @@ pub(super) struct Testimony {
 
 /// The part of a read inside a window.
 struct Slice<'a> {
+    read: &'a Evidence,
     part: ReadPart<'a>,
     /// Reference base of the first base, counted from the stretch's start; of clipped bases, where
     /// they would lie without a gap.
@@ -48,104 +76,181 @@ struct Slice<'a> {
     gaps: i32,
 }
 
-/// Scratch memory and tables, kept between windows.
-#[derive(Default)]
-pub(super) struct Model {
-    penalties: BasePenalties,
-    rows: Rows,
+impl Slice<'_> {
+    /// What the read can say against a haplotype.
+    fn weight(&self) -> i32 {
+        i32::from(self.read.mapping_quality.min(READ_WEIGHT_MAX)) * PER_PHRED
+    }
+
+    /// Penalty from which on the read fits a haplotype no more.
+    fn misfit(&self) -> i32 {
+        (MISFIT_PER_BASE * self.part.bases.len() as f32).max(MISFIT_MIN) as i32 * PER_PHRED
+    }
+
+    /// The diagonals of the first and of the last aligned base on a haplotype.
+    fn diagonals(&self, haplotype: &Haplotype) -> [i32; 2] {
+        let last = self.last_diagonal + haplotype.shift_at(self.end);
+        [self.first + haplotype.shift_at(self.start), last]
+    }
+
+    /// The least penalty of opening a gap where the read lies.
+    fn cheapest_gap(&self, [head, tail]: [i32; 2], gaps: &GapPenalties) -> i32 {
+        let within = |at: i32| usize::try_from(at).unwrap_or(0).min(gaps.open.len());
+        let from = within(head.min(tail));
+        let to = within(head.max(tail).max(0) + self.part.bases.len() as i32).max(from);
+        gaps.open[from..to].iter().min().map_or(FAR, |&open| i32::from(open))
+    }
+
+    /// Penalty without gaps, on the better of two diagonals; above `stop` any number above it.
+    fn ungapped(
+        &self,
+        bases: &[u8],
+        [head, tail]: [i32; 2],
+        all: &BasePenalties,
+        stop: i32,
+    ) -> i32 {
+        let on = |diagonal: i32| ungapped(self.part, bases, diagonal, all, stop);
+        if head == tail { on(head) } else { on(head).min(on(tail)) }
+    }
 }
 
-impl Model {
-    /// What each template says, in order of template.
-    pub(super) fn testimonies(
-        &mut self,
-        reads: &[&Evidence],
-        stretch: Stretch<'_>,
-        haplotypes: &[Haplotype],
-        slips: &Slips,
-        gapped: bool,
-    ) -> Vec<Testimony> {
-        let gaps: Vec<GapPenalties> =
-            haplotypes.iter().map(|haplotype| GapPenalties::of(&haplotype.bases, slips)).collect();
-        let mut found: Vec<Testimony> = Vec::with_capacity(reads.len());
-        for read in reads {
-            let Some(slice) = slice(read, stretch) else { continue };
-            let Some(penalties) = self.read(read, &slice, haplotypes, &gaps, gapped) else {
-                continue;
-            };
-            let (start, end) = (slice.start, slice.end);
-            let (reverse, mapping_quality) = (read.reverse, read.mapping_quality);
-            let (template, parts) = (read.template, [(start, end); 2]);
-            found.push(Testimony {
-                template,
-                penalties,
-                start,
-                end,
-                parts,
-                reverse,
-                mapping_quality,
-            });
+/// What each template says in each window, in order of template.
+///
+/// The penalty of a read on a haplotype is `P`: without gaps `U`, or, where a gap may be cheaper than
+/// `U`, the kernel's `G`, if that is less. What is kept is `min(P, B + weight)`, `B` being the least `P`
+/// of all haplotypes, and nothing where `B` is a misfit. No penalty is wanted beyond `B + weight`, so
+/// both steps may stop there: `U` at the least `U` so far plus the weight (or at the cheapest gap,
+/// where that is more: whether a gap may be cheaper is then known, too), and `G` at the least of all
+/// `U` plus the weight. Since `B` is no more than any `U`, neither stops too early, and the result does
+/// not depend on where it stops, nor on the order of the haplotypes, nor on what else is in the batch.
+///
+/// Errors: the device's.
+pub(super) fn testimonies(
+    questions: &[Question<'_>],
+    slips: &Slips,
+    queue: &mut dyn Queue,
+) -> Result<Vec<Vec<Testimony>>, device::Error> {
+    let penalties = &BasePenalties::default();
+    let gaps: Vec<_> = questions.iter().map(|question| question.gaps(slips)).collect();
+    let mut sheet = Sheet::default();
+    for (question, gaps) in questions.iter().zip(&gaps) {
+        sheet.add(question, gaps, penalties);
+    }
+    let (reads, haplotypes, jobs) = (&sheet.parts[..], &sheet.haplotypes[..], &sheet.jobs[..]);
+    if !jobs.is_empty() {
+        let found = queue.pairhmm(&Batch { reads, haplotypes, jobs, penalties })?;
+        for (&cell, found) in sheet.asked.iter().zip(found) {
+            sheet.cells[cell] = found;
         }
-        found.sort_by_key(|testimony| testimony.template);
-        join_mates(found)
+    }
+    Ok(sheet.conclude(questions))
+}
+
+/// The reads and haplotypes of some windows, and the penalties of each pair within a window.
+#[derive(Default)]
+struct Sheet<'a> {
+    slices: Vec<Slice<'a>>,
+    /// How many slices there are at the end of each window.
+    ends: Vec<usize>,
+    /// Penalties: of each slice those of all haplotypes of its window.
+    cells: Vec<i32>,
+    /// The kernel's reads, haplotypes and jobs, and the cell of each job.
+    parts: Vec<ReadPart<'a>>,
+    haplotypes: Vec<HaplotypePart<'a>>,
+    jobs: Vec<Job>,
+    asked: Vec<usize>,
+}
+
+impl<'a> Sheet<'a> {
+    /// Lays the reads of a window on its haplotypes without gaps, and notes what the kernel has to do.
+    fn add(
+        &mut self,
+        question: &'a Question<'_>,
+        gaps: &'a [GapPenalties],
+        penalties: &BasePenalties,
+    ) {
+        let first = self.haplotypes.len();
+        self.haplotypes.extend(question.haplotypes.iter().zip(gaps).map(|(haplotype, gaps)| {
+            let (gap_open, gap_extend) = (&gaps.open[..], &gaps.extend[..]);
+            HaplotypePart { bases: &haplotype.bases, gap_open, gap_extend }
+        }));
+        for read in &question.reads {
+            if let Some(slice) = slice(read, question.stretch) {
+                self.lay(&slice, question, gaps, first, penalties);
+                self.parts.push(slice.part);
+                self.slices.push(slice);
+            }
+        }
+        self.ends.push(self.slices.len());
     }
 
-    /// Penalties of one read, or `None` when it fits no haplotype.
-    fn read(
+    /// Lays one read; the window's haplotypes are the kernel's from `first` on.
+    fn lay(
         &mut self,
-        read: &Evidence,
         slice: &Slice<'_>,
-        haplotypes: &[Haplotype],
+        question: &Question<'_>,
         gaps: &[GapPenalties],
-        gapped: bool,
-    ) -> Option<Vec<i32>> {
-        let weight = i32::from(read.mapping_quality.min(READ_WEIGHT_MAX)) * PER_PHRED;
-        let misfit = (MISFIT_PER_BASE * slice.part.bases.len() as f32).max(MISFIT_MIN);
-        let mut best = (misfit as i32) * PER_PHRED;
-        let mut penalties = Vec::with_capacity(haplotypes.len());
-        for (haplotype, gaps) in haplotypes.iter().zip(gaps) {
-            let limit = best + weight;
-            let penalty = self.pair(slice, haplotype, gaps, gapped, limit);
+        first: usize,
+        penalties: &BasePenalties,
+    ) {
+        let (mut best, weight) = (slice.misfit(), slice.weight());
+        let (row, before) = (self.cells.len(), self.jobs.len());
+        for (number, haplotype) in question.haplotypes.iter().enumerate() {
+            let diagonals = slice.diagonals(haplotype);
+            let gap = gaps.get(number).map_or(FAR, |gaps| slice.cheapest_gap(diagonals, gaps));
+            let stop = (best + weight).max(if question.gapped { gap } else { 0 });
+            let penalty = slice.ungapped(&haplotype.bases, diagonals, penalties, stop);
             best = best.min(penalty);
-            penalties.push(penalty);
+            self.cells.push(penalty);
+            if question.gapped && penalty > gap {
+                let [head, tail] = diagonals;
+                let reach = BAND_REACH + slice.gaps;
+                let diagonals = (head.min(tail) - reach, head.max(tail) + reach);
+                let (read, haplotype) = (self.slices.len(), first + number);
+                self.jobs.push(Job { read, haplotype, diagonals, limit: penalty });
+                self.asked.push(row + number);
+            }
         }
-        if best >= (misfit as i32) * PER_PHRED {
-            return None;
+        for job in &mut self.jobs[before..] {
+            job.limit = job.limit.min(best + weight);
         }
-        for penalty in &mut penalties {
-            *penalty = (*penalty).min(best + weight);
-        }
-        Some(penalties)
     }
 
-    fn pair(
-        &mut self,
-        slice: &Slice<'_>,
-        haplotype: &Haplotype,
-        gaps: &GapPenalties,
-        gapped: bool,
-        limit: i32,
-    ) -> i32 {
-        let bases = &haplotype.bases[..];
-        let head = slice.first + haplotype.shift_at(slice.start);
-        let tail = slice.last_diagonal + haplotype.shift_at(slice.end);
-        let mut best = ungapped(slice.part, bases, head, &self.penalties, limit);
-        if tail != head {
-            best = best.min(ungapped(slice.part, bases, tail, &self.penalties, limit));
-        }
-        let from = (head.min(tail).max(0) as usize).min(bases.len());
-        let to = (head.max(tail).max(0) as usize + slice.part.bases.len()).min(bases.len());
-        let cheapest =
-            gaps.open[from..to.max(from)].iter().min().map_or(FAR, |&open| i32::from(open));
-        if !gapped || best <= cheapest {
-            return best.min(limit);
-        }
-        let reach = BAND_REACH + slice.gaps;
-        let diagonals = head.min(tail) - reach..=head.max(tail) + reach;
-        let part = HaplotypePart { bases, gap_open: &gaps.open, gap_extend: &gaps.extend };
-        let limit = limit.min(best);
-        banded(slice.part, part, diagonals, &self.penalties, limit, &mut self.rows)
+    /// What the penalties say, window by window.
+    fn conclude(self, questions: &[Question<'_>]) -> Vec<Vec<Testimony>> {
+        let mut cells = &self.cells[..];
+        let mut start = 0;
+        let windows = questions.iter().zip(&self.ends);
+        let conclude = windows.map(|(question, &end)| {
+            let mut found = Vec::with_capacity(end - start);
+            for slice in &self.slices[start..end] {
+                let (own, rest) = cells.split_at(question.haplotypes.len());
+                found.extend(testimony(slice, own));
+                cells = rest;
+            }
+            start = end;
+            found.sort_by_key(|testimony| testimony.template);
+            join_mates(found)
+        });
+        conclude.collect()
     }
+}
+
+/// What a read says, or `None` when it fits no haplotype.
+fn testimony(slice: &Slice<'_>, penalties: &[i32]) -> Option<Testimony> {
+    let best = penalties.iter().copied().min().filter(|&best| best < slice.misfit())?;
+    let most = best + slice.weight();
+    let Evidence { template, reverse, mapping_quality, .. } = *slice.read;
+    let (start, end) = (slice.start, slice.end);
+    Some(Testimony {
+        template,
+        penalties: penalties.iter().map(|&penalty| penalty.min(most)).collect(),
+        start,
+        end,
+        parts: [(start, end); 2],
+        reverse,
+        mapping_quality,
+    })
 }
 
 /// Adds up what the mates of one template say.
@@ -206,7 +311,7 @@ fn slice<'a>(read: &'a Evidence, stretch: Stretch<'_>) -> Option<Slice<'a>> {
     }
     let range = from as usize..to as usize;
     let part = ReadPart { bases: &read.bases[range.clone()], qualities: &read.qualities[range] };
-    Some(Slice { part, first, last_diagonal, start, end, gaps })
+    Some(Slice { read, part, first, last_diagonal, start, end, gaps })
 }
 
 /// Bases and qualities of a read between two positions, clipped ends included.

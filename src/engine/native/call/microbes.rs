@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use super::accuracy::{input, shared, text};
+use crate::device::assign::Assignment;
 use crate::engine::compare::compare;
 use crate::engine::native::{Index, Native};
 use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
@@ -49,7 +50,8 @@ fn called(reference: &Reference, lane: Lane<'_>) -> (Vec<Variant>, String) {
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, lane)]));
-    let engine = Native::new(Arc::new(Index::build(reference, 2).unwrap()));
+    let index = Arc::new(Index::build(reference, 2).unwrap());
+    let engine = Native::new(index, Assignment::cpu()).unwrap();
     let mut vcf = Vec::new();
     engine.call(&request, reads, &meters, &mut vcf, None).unwrap();
     let mut calls = read_variants(&vcf[..], reference).unwrap();

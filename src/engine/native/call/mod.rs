@@ -38,9 +38,10 @@ use activity::Window;
 use evidence::Evidence;
 use genotype::Case;
 use haplotype::{Haplotype, Stretch};
-use likelihood::Model;
+use likelihood::{Question, Testimony};
 
 use super::AlignedRead;
+use crate::device::{self, Queue};
 use crate::genome::vcf::Block;
 use crate::genome::{Reference, Regions, Variant};
 
@@ -104,6 +105,9 @@ const TEMPLATES_MAX: usize = 300;
 /// Most pairs of a template and a haplotype, and the templates that are kept even so.
 const JUDGEMENTS_MAX: usize = 6000;
 const TEMPLATES_KEPT: usize = 120;
+/// Pairs of a read and a haplotype that are judged in one batch: those of some windows, so that what is
+/// held has a bound.
+const JUDGED_TOGETHER: usize = 1 << 17;
 /// Most haplotypes from the graph, and in all.
 const GRAPH_HAPLOTYPES_MAX: usize = 12;
 const HAPLOTYPES_MAX: usize = 40;
@@ -120,23 +124,12 @@ pub struct RegionCalls {
     pub blocks: Vec<Block>,
 }
 
-/// The variants of [`call`].
-pub fn call_region(
-    reference: &Reference,
-    contig: u32,
-    start: u32,
-    end: u32,
-    reads: &[AlignedRead],
-    settings: &CallSettings,
-) -> Vec<Variant> {
-    call(reference, contig, start, end, reads, settings).variants
-}
-
 /// Calls the variants whose position lies in `[start, end)` of `contig`.
 ///
 /// `reads` are all reads that overlap the region widened by [`MARGIN`] bases on both sides, in
 /// coordinate order, duplicates marked. The answer for a position depends on nothing else, so that
-/// any cut of the genome into regions gives the same variants.
+/// any cut of the genome into regions gives the same variants. Reads are judged through `queue`, those
+/// of many windows at a time. Errors: the device's.
 pub fn call(
     reference: &Reference,
     contig: u32,
@@ -144,27 +137,24 @@ pub fn call(
     end: u32,
     reads: &[AlignedRead],
     settings: &CallSettings,
-) -> RegionCalls {
+    queue: &mut dyn Queue,
+) -> Result<RegionCalls, device::Error> {
     let Some(bases) = reference.contigs.get(contig as usize).map(|contig| &contig.bases[..]) else {
-        return RegionCalls::default();
+        return Ok(RegionCalls::default());
     };
     let end = end.min(bases.len() as u32);
     if start >= end {
-        return RegionCalls::default();
+        return Ok(RegionCalls::default());
     }
     let name = &reference.contigs[contig as usize].name;
     let (low, high) = (start.saturating_sub(MARGIN), end.saturating_add(MARGIN));
     let copies = settings.copies(name, low, high);
     let evidence = evidence::prepare(reads, contig, bases, &settings.qualities);
     let longest = evidence.iter().map(|read| read.end - read.start).max().unwrap_or(0);
-    let mut model = Model::default();
     let judge = Judge { contig, bases, copies: &copies, slips: &settings.slips };
-    let mut found = Vec::new();
     // An indel's record stands one base before its first event.
-    for window in activity::windows(&evidence, bases, start, end + 1) {
-        let reads = overlapping(&evidence, &window, longest);
-        judge.window(&window, reads, &mut model, &mut found);
-    }
+    let windows = activity::windows(&evidence, bases, start, end + 1);
+    let mut found = judge.all(&windows, &evidence, longest, queue)?;
     let doubtful = evidence::doubtful_places(reads, contig);
     for (variant, witnesses) in &mut found {
         if annotate::is_doubtful(variant.position, &evidence, longest, &doubtful) {
@@ -183,7 +173,7 @@ pub fn call(
     } else {
         Vec::new()
     };
-    RegionCalls { variants, witnesses, blocks }
+    Ok(RegionCalls { variants, witnesses, blocks })
 }
 
 /// What the reads of a part of the genome say of the library.
@@ -262,37 +252,73 @@ struct Judge<'a> {
     slips: &'a Slips,
 }
 
-impl Judge<'_> {
-    fn window(
+impl<'a> Judge<'a> {
+    /// What all windows give, in order; `longest` is the longest stretch that a read covers.
+    fn all(
         &self,
-        window: &Window,
-        mut reads: Vec<&Evidence>,
-        model: &mut Model,
-        found: &mut Vec<(Variant, Vec<Witness>)>,
-    ) {
-        let (bases, slips) = (self.bases, self.slips);
-        let stretch = stretch_of(window, bases);
+        windows: &[Window],
+        evidence: &'a [Evidence],
+        longest: u32,
+        queue: &mut dyn Queue,
+    ) -> Result<Vec<(Variant, Vec<Witness>)>, device::Error> {
+        let mut found = Vec::new();
+        let mut asked = windows.iter().filter_map(|window| {
+            let reads = overlapping(evidence, window, longest);
+            Some((window, self.question(window, reads)?))
+        });
+        loop {
+            let (mut asked_of, mut questions, mut pairs) = (Vec::new(), Vec::new(), 0);
+            for (window, question) in asked.by_ref() {
+                pairs += question.pairs();
+                asked_of.push(window);
+                questions.push(question);
+                if pairs >= JUDGED_TOGETHER {
+                    break;
+                }
+            }
+            if questions.is_empty() {
+                return Ok(found);
+            }
+            let answers = likelihood::testimonies(&questions, self.slips, queue)?;
+            for ((window, question), testimonies) in asked_of.iter().zip(&questions).zip(answers) {
+                self.answer(window, question, &testimonies, &mut found);
+            }
+        }
+    }
+
+    /// The haplotypes of a window and the reads that judge them; `None` where there is but one.
+    fn question(&self, window: &Window, mut reads: Vec<&'a Evidence>) -> Option<Question<'a>> {
+        let stretch = stretch_of(window, self.bases);
         let haplotypes = haplotypes(window, &reads, stretch);
         if haplotypes.len() < 2 {
-            return;
+            return None;
         }
         sample(&mut reads, (JUDGEMENTS_MAX / haplotypes.len()).max(TEMPLATES_KEPT));
         let gapped = window.gapped
             || window.clipped
             || haplotypes.iter().any(|haplotype| haplotype.bases.len() != stretch.bases.len());
-        let testimonies = model.testimonies(&reads, stretch, &haplotypes, slips, gapped);
+        Some(Question { reads, stretch, haplotypes, gapped })
+    }
+
+    /// The variants of a window.
+    fn answer(
+        &self,
+        window: &Window,
+        question: &Question<'_>,
+        testimonies: &[Testimony],
+        found: &mut Vec<(Variant, Vec<Witness>)>,
+    ) {
+        let (stretch, slips) = (question.stretch, self.slips);
+        let haplotypes = &question.haplotypes[..];
         for &(from, to, ploidy) in self.copies {
             let range = window.start.max(from)..window.end.min(to);
             if range.is_empty() {
                 continue;
             }
-            let (haplotypes, testimonies) = (&haplotypes[..], &testimonies[..]);
             let case = Case { stretch, haplotypes, testimonies, slips, ploidy };
             for site in genotype::sites(case, range) {
-                let Some(variant) = annotate::variant(&site, testimonies, self.contig, bases)
-                else {
-                    continue;
-                };
+                let variant = annotate::variant(&site, testimonies, self.contig, self.bases);
+                let Some(variant) = variant else { continue };
                 let sure = variant.filters.is_empty();
                 found.push((variant, if sure { site.witnesses } else { Vec::new() }));
             }

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::haplotype::Event;
-use super::{CallSettings, MARGIN, Output, Qualities, call, call_region};
+use super::{CallSettings, MARGIN, Output, Qualities, RegionCalls};
+use crate::device::open;
 use crate::engine::CallReport;
 use crate::engine::native::AlignedRead;
 use crate::genome::inflate::InflateReader;
@@ -24,6 +25,17 @@ impl Random {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % limit
     }
+}
+
+fn call(
+    reference: &Reference,
+    start: u32,
+    end: u32,
+    reads: &[AlignedRead],
+    settings: &CallSettings,
+) -> RegionCalls {
+    let mut queue = open("cpu").and_then(|cpu| cpu.queue(1 << 20)).unwrap();
+    super::call(reference, 0, start, end, reads, settings, queue.as_mut()).unwrap()
 }
 
 fn reference() -> Reference {
@@ -158,7 +170,7 @@ fn a_donor_is_called_as_it_is_and_the_cut_does_not_matter() {
     let bases = &reference.contigs[0].bases;
     let haplotypes = donor().map(|events| resolved(bases, events));
     let reads = reads(bases, &haplotypes, 20);
-    let whole = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(2));
+    let whole = call(&reference, 0, 9000, &reads, &CallSettings::new(2)).variants;
     let found = passed(&whole);
     let het = vec![0, 1];
     let positions: Vec<u32> = found.iter().map(|variant| variant.0).collect();
@@ -184,7 +196,7 @@ fn a_donor_is_called_as_it_is_and_the_cut_does_not_matter() {
             };
             let part: Vec<AlignedRead> = reads.iter().filter(near).cloned().collect();
             let settings = CallSettings::new(2);
-            cut.extend(call_region(&reference, 0, start, start + step, &part, &settings));
+            cut.extend(call(&reference, start, start + step, &part, &settings).variants);
         }
         assert_eq!(cut, whole, "{step}");
     }
@@ -197,7 +209,7 @@ fn written(reference: &Reference, reads: &[AlignedRead], step: u32) -> (Vec<u8>,
     let header = VcfHeader::new("s", reference);
     let mut output = Output::new(reference, header, &mut vcf, Some(&gvcf)).unwrap();
     for start in (0..9000).step_by(step as usize) {
-        output.add(call(reference, 0, start, start + step, reads, &settings)).unwrap();
+        output.add(call(reference, start, start + step, reads, &settings)).unwrap();
     }
     output.finish(&mut CallReport::default()).unwrap();
     let mut text = String::new();
@@ -236,7 +248,7 @@ fn a_haploid_donor_has_one_allele() {
     let bases = &reference.contigs[0].bases;
     let events = resolved(bases, donor()[0].clone());
     let reads = reads(bases, &[events], 12);
-    let variants = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(1));
+    let variants = call(&reference, 0, 9000, &reads, &CallSettings::new(1)).variants;
     let passed = passed(&variants);
     assert_eq!(passed.len(), 6, "{:?}", variants.iter().map(short).collect::<Vec<_>>());
     assert!(passed.iter().all(|variant| variant.3 == [1]));
@@ -249,13 +261,13 @@ fn haploid_regions_have_one_allele_and_others_two() {
     let bases = &reference.contigs[0].bases;
     let haplotypes = donor().map(|events| resolved(bases, events));
     let reads = reads(bases, &haplotypes, 20);
-    let diploid = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(2));
+    let diploid = call(&reference, 0, 9000, &reads, &CallSettings::new(2)).variants;
     // The second part ends just before a site.
     let parts = [(2800, 3500), (6500, 7000), (7400, 9000)];
     let region = |(start, end)| Region { contig: "c".into(), start, end };
     let haploid = Some(parts.into_iter().map(region).collect());
     let settings = CallSettings { haploid, ..CallSettings::new(2) };
-    let variants = call_region(&reference, 0, 0, 9000, &reads, &settings);
+    let variants = call(&reference, 0, 9000, &reads, &settings).variants;
     assert_eq!(variants.len(), diploid.len());
     for (mixed, diploid) in variants.iter().zip(&diploid) {
         let inside = parts.iter().any(|part| (part.0..part.1).contains(&mixed.position));
@@ -268,7 +280,7 @@ fn haploid_regions_have_one_allele_and_others_two() {
     assert_eq!(variants.iter().filter(|variant| variant.genotype.len() == 1).count(), 2);
     let mut cut = Vec::new();
     for start in (0..9000).step_by(700) {
-        cut.extend(call_region(&reference, 0, start, start + 700, &reads, &settings));
+        cut.extend(call(&reference, start, start + 700, &reads, &settings).variants);
     }
     assert_eq!(cut, variants);
 }
@@ -293,7 +305,7 @@ fn overlapping_mates_count_once_and_duplicates_not_at_all() {
         }
     }
     all.sort_by_key(|read| read.position);
-    let variants = call_region(&reference, 0, 0, 9000, &all, &CallSettings::default());
+    let variants = call(&reference, 0, 9000, &all, &CallSettings::default()).variants;
     assert_eq!(variants.len(), 1);
     assert_eq!(variants[0].allele_depths, [0, 5]);
     assert_eq!(variants[0].genotype, [1, 1]);
@@ -312,7 +324,7 @@ fn nothing_is_called_where_the_reference_has_no_base() {
     }
     reference.contigs[0].bases[5000..5040].fill(4);
     let settings = CallSettings { blocks: true, ..CallSettings::new(2) };
-    let calls = call(&reference, 0, 0, 9000, &reads, &settings);
+    let calls = call(&reference, 0, 9000, &reads, &settings);
     let found: Vec<_> = calls.variants.iter().map(short).collect();
     assert!(found.is_empty(), "{found:?}");
     // The gVCF says that nothing is known there, and what is known beside it.
@@ -334,7 +346,7 @@ fn deep_reads_are_sampled_alike_whatever_the_cut_and_the_order() {
     let haplotypes = donor().map(|events| resolved(bases, events));
     let first = reads(bases, &haplotypes, 20);
     let passed_first =
-        passed(&call_region(&reference, 0, 0, 9000, &first, &CallSettings::default()));
+        passed(&call(&reference, 0, 9000, &first, &CallSettings::default()).variants);
     // The same reads four hundred times over one part: 16,000x there.
     let deep = |read: &&AlignedRead| (1000..1500).contains(&read.position);
     let deep: Vec<AlignedRead> = first.iter().filter(deep).cloned().collect();
@@ -348,7 +360,7 @@ fn deep_reads_are_sampled_alike_whatever_the_cut_and_the_order() {
     all.sort_by_key(|read| (read.position, read.template));
     let evidence = super::evidence::prepare(&all, 0, bases, &Qualities::default());
     assert!(all.len() > 60_000 && evidence.len() < 9_000, "{} {}", all.len(), evidence.len());
-    let whole = call_region(&reference, 0, 0, 9000, &all, &CallSettings::default());
+    let whole = call(&reference, 0, 9000, &all, &CallSettings::default()).variants;
     let sites = |found: Vec<(u32, usize, usize, Vec<u8>)>| -> Vec<(u32, Vec<u8>)> {
         found.into_iter().map(|site| (site.0, site.3)).collect()
     };
@@ -360,14 +372,7 @@ fn deep_reads_are_sampled_alike_whatever_the_cut_and_the_order() {
             read.position < high && read.position + 2 * READ_BASES as u32 > low
         };
         let part: Vec<AlignedRead> = all.iter().filter(near).cloned().collect();
-        cut.extend(call_region(
-            &reference,
-            0,
-            start,
-            start + 1100,
-            &part,
-            &CallSettings::default(),
-        ));
+        cut.extend(call(&reference, start, start + 1100, &part, &CallSettings::default()).variants);
     }
     assert_eq!(cut, whole);
 }
@@ -389,7 +394,7 @@ fn a_virus_of_another_lineage_is_called_haploid() {
     }
     let events = resolved(bases, events);
     let reads = reads(bases, std::slice::from_ref(&events), 30);
-    let variants = call_region(&reference, 0, 0, 9000, &reads, &CallSettings::new(1));
+    let variants = call(&reference, 0, 9000, &reads, &CallSettings::new(1)).variants;
     let substitutions: Vec<u32> =
         passed(&variants).iter().filter(|site| site.1 == site.2).map(|site| site.0).collect();
     let wanted: Vec<u32> = events
@@ -453,7 +458,7 @@ proptest! {
         let length = bases.len() as u32;
         let reference = Reference { contigs: vec![Contig { name: "c".into(), bases }] };
         let settings = CallSettings::new(ploidy);
-        let variants = call_region(&reference, 0, 0, length, &reads, &settings);
+        let variants = call(&reference, 0, length, &reads, &settings).variants;
         for variant in &variants {
             prop_assert!(variant.position < length);
             prop_assert_eq!(variant.genotype.len(), usize::from(ploidy));

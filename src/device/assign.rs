@@ -1,0 +1,487 @@
+//! Which device does which kernel in a run, and what became of it.
+//!
+//! One [`Assignment`] serves all workers of a run, or of a daemon. It plans the devices' memory before
+//! the start: the queues of all workers take at most half of what a device says a run may have
+//! ([`Device::room`]), and never more than [`QUEUES_BYTES_MAX`]; tables take what is left. What does not fit
+//! is done by the CPU, with a notice; so is everything of a device that was lost, from then on and by
+//! every worker. The results are the same bytes whoever does the work.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::card::Held;
+use super::measure::{Choice, Effort, Figure, choose, measure};
+use super::setting::Setting;
+use super::steady::Steady;
+use super::table::{Genome, SeedTable};
+use super::{BACKENDS, Device, Error, Kernel, Queue, open};
+use crate::base::fault::with_causes;
+use crate::kernel::ungapped::GenomeWord;
+
+/// Pieces of a queue, if memory suffices.
+const PIECE_BYTES: usize = 4 << 20;
+/// Smallest pieces that are asked for.
+const PIECE_BYTES_MIN: usize = 64 << 10;
+/// Pieces that a queue takes on its device: [`Device::queue`].
+const PIECES_OF_QUEUE: u64 = 8;
+/// What the queues of a run take of a device's memory at most.
+pub const QUEUES_BYTES_MAX: u64 = 1 << 30;
+
+/// Which device does each kernel, for all workers of a run.
+pub struct Assignment {
+    /// Those in use besides the CPU.
+    devices: Vec<Used>,
+    /// For each of [`Kernel::ALL`] the place of its device in `devices`; `None` is the CPU.
+    places: [Option<usize>; Kernel::ALL.len()],
+    /// A bit for each kernel that the CPU has taken over because a table did not fit.
+    withdrawn: AtomicU32,
+    choices: Vec<Choice>,
+    notices: Mutex<Vec<String>>,
+}
+
+/// A device in use.
+struct Used {
+    device: Box<dyn Device>,
+    lost: AtomicBool,
+    lacked_memory: AtomicBool,
+    /// Pieces of its queues; halved when memory does not suffice.
+    piece_bytes: AtomicUsize,
+    /// Queues that were planned and are not open yet.
+    queues_to_come: AtomicUsize,
+}
+
+impl Assignment {
+    /// Everything on the CPU, without a look at other devices.
+    pub fn cpu() -> Arc<Self> {
+        Self::on_cpu_because("it was asked for")
+    }
+
+    /// What `setting` says, for as many worker threads.
+    ///
+    /// `auto` opens every device, measures shortly all kernels on those that are not a simulation on this
+    /// machine's processor, with as many queues at a time as there are workers, and takes the fastest; the
+    /// CPU where the gain is below a twentieth. Where there is only the CPU nothing is measured.
+    ///
+    /// Errors: those of opening a device that is named. `auto` has none: it tells in the notices.
+    pub fn choose(setting: &Setting, workers: usize) -> Result<Arc<Self>, Error> {
+        match setting {
+            Setting::Auto => Ok(Self::fastest(workers)),
+            Setting::Named { device: "cpu", cards } if cards.is_empty() => Ok(Self::cpu()),
+            Setting::Named { device, cards } => {
+                let mut device = open(device)?;
+                if !cards.is_empty() {
+                    device = device.only(cards)?;
+                }
+                Ok(Self::everything_on(device, workers))
+            }
+        }
+    }
+
+    /// Every kernel that the device has on it.
+    pub fn everything_on(device: Box<dyn Device>, workers: usize) -> Arc<Self> {
+        let choice = |kernel: Kernel| match device.has(kernel) {
+            true => Choice::new(kernel, device.name(), "it was asked for"),
+            false => Choice::new(kernel, "cpu", format!("{} does not have it", device.name())),
+        };
+        let choices = Kernel::ALL.into_iter().map(choice).collect();
+        Self::new(vec![device], choices, workers, Vec::new())
+    }
+
+    fn on_cpu_because(reason: &str) -> Arc<Self> {
+        let choice = |kernel| Choice::new(kernel, "cpu", reason);
+        Self::new(Vec::new(), Kernel::ALL.into_iter().map(choice).collect(), 1, Vec::new())
+    }
+
+    fn fastest(workers: usize) -> Arc<Self> {
+        let (mut devices, mut reasons) = (Vec::new(), Vec::new());
+        for (name, open) in BACKENDS.iter().filter(|(name, _)| !["cpu", "fpga-sim"].contains(name))
+        {
+            if *name == "wgpu" && !has_graphics() {
+                reasons.push(format!("{name}: this machine has no graphics card"));
+                continue;
+            }
+            match open() {
+                Ok(device) if device.is_simulated() => {
+                    reasons.push(format!("{name} ({}) is this processor", device.model()));
+                }
+                Ok(device) => devices.push(device),
+                Err(error) => reasons.push(with_causes(&error)),
+            }
+        }
+        if devices.is_empty() {
+            return Self::on_cpu_because(&reasons.join("; "));
+        }
+        Self::fastest_of(devices, workers)
+    }
+
+    /// The fastest of the CPU and these devices for each kernel.
+    fn fastest_of(devices: Vec<Box<dyn Device>>, workers: usize) -> Arc<Self> {
+        let mut notices = Vec::new();
+        let cpu = open("cpu").expect("the CPU is always there");
+        let mut figures = Vec::new();
+        for device in std::iter::once(&cpu).chain(&devices) {
+            match measure_together(device.as_ref(), workers) {
+                Ok(measured) => {
+                    figures.extend(measured.into_iter().filter(|figure| {
+                        Kernel::ALL
+                            .iter()
+                            .any(|kernel| kernel.name() == figure.kernel && device.has(*kernel))
+                    }));
+                }
+                Err(error) => notices.push(format!("{}; it is not used", with_causes(&error))),
+            }
+        }
+        Self::new(devices, choose(&figures), workers, notices)
+    }
+
+    fn new(
+        devices: Vec<Box<dyn Device>>,
+        choices: Vec<Choice>,
+        workers: usize,
+        mut notices: Vec<String>,
+    ) -> Arc<Self> {
+        let used =
+            |device: &dyn Device| choices.iter().any(|choice| choice.device == device.name());
+        let devices: Vec<Used> = devices
+            .into_iter()
+            .filter(|device| used(device.as_ref()))
+            .map(|device| Used::plan(device, workers.max(1)))
+            .collect();
+        notices.extend(devices.iter().filter_map(|used| crowded(used.device.as_ref())));
+        let place = |kernel: Kernel| {
+            let choice = choices.iter().find(|choice| choice.kernel == kernel.name())?;
+            devices.iter().position(|used| used.device.name() == choice.device)
+        };
+        let places = Kernel::ALL.map(place);
+        let (withdrawn, notices) = (AtomicU32::new(0), Mutex::new(notices));
+        Arc::new(Self { devices, places, withdrawn, choices, notices })
+    }
+
+    /// A queue for one worker: every kernel goes to its device, and to the CPU where that fails.
+    ///
+    /// Errors: none that a machine has today; those of the CPU's queue.
+    pub fn queue(self: &Arc<Self>) -> Result<Steady, Error> {
+        Steady::new(Arc::clone(self))
+    }
+
+    /// Whether the CPU does this kernel, from the start or by now: a caller may then do it in place, without a
+    /// queue.
+    pub fn on_cpu(&self, kernel: Kernel) -> bool {
+        self.device_of(kernel).is_none()
+    }
+
+    /// Puts a reference where the kernel over it is done.
+    ///
+    /// Errors: those of the CPU. On a device it may fail: the CPU takes the kernel over, with a notice.
+    pub fn genome(&self, words: Arc<[GenomeWord]>) -> Result<Genome, Error> {
+        let bytes = size_of_val(&*words) as u64;
+        if let Some(device) = self.device_for_table(Kernel::Ungapped, bytes) {
+            match Genome::load(device, Arc::clone(&words)) {
+                Ok(genome) => return Ok(genome),
+                Err(error) => self.withdraw(Kernel::Ungapped, &with_causes(&error)),
+            }
+        }
+        Genome::load(open("cpu")?.as_ref(), words)
+    }
+
+    /// Puts an index of seeds where look-ups are done; the numbers are those of [`SeedTable::load`].
+    ///
+    /// Errors: as for [`genome`](Self::genome).
+    ///
+    /// # Panics
+    /// As [`SeedTable::load`].
+    pub fn seeds(
+        &self,
+        buckets: Arc<[u32]>,
+        entries: Arc<[u64]>,
+        bits: (u32, u32),
+    ) -> Result<SeedTable, Error> {
+        let bytes = (size_of_val(&*buckets) + size_of_val(&*entries)) as u64;
+        if let Some(device) = self.device_for_table(Kernel::Lookup, bytes) {
+            match SeedTable::load(device, Arc::clone(&buckets), Arc::clone(&entries), bits) {
+                Ok(table) => return Ok(table),
+                Err(error) => self.withdraw(Kernel::Lookup, &with_causes(&error)),
+            }
+        }
+        SeedTable::load(open("cpu")?.as_ref(), buckets, entries, bits)
+    }
+
+    /// Which device was chosen for each kernel, and why.
+    pub fn choices(&self) -> Vec<Choice> {
+        self.choices.clone()
+    }
+
+    /// What the operator should know: devices that were lost, memory that did not suffice.
+    pub fn notices(&self) -> Vec<String> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The device that does a kernel now, by its place.
+    pub(super) fn device_of(&self, kernel: Kernel) -> Option<usize> {
+        let place = self.places[kernel as usize]?;
+        let withdrawn = self.withdrawn.load(Ordering::Relaxed) >> kernel as u32 & 1 == 1;
+        let lost = self.devices[place].lost.load(Ordering::Relaxed);
+        (!withdrawn && !lost).then_some(place)
+    }
+
+    /// How many devices there are besides the CPU.
+    pub(super) fn device_count(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Opens a queue on a device, with smaller pieces if memory does not suffice.
+    ///
+    /// Gives their size, too.
+    pub(super) fn open_queue(&self, place: usize) -> Result<(Box<dyn Queue>, usize), Error> {
+        let used = &self.devices[place];
+        loop {
+            let piece_bytes = used.piece_bytes.load(Ordering::Relaxed);
+            match used.device.queue(piece_bytes) {
+                Err(error @ Error::NoMemory { .. }) => {
+                    if !self.halve(place, piece_bytes) {
+                        return Err(error);
+                    }
+                }
+                opened => {
+                    let less = |count: usize| count.checked_sub(1);
+                    let (relaxed, count) = (Ordering::Relaxed, &used.queues_to_come);
+                    let _ = count.fetch_update(relaxed, relaxed, less);
+                    return opened.map(|queue| (queue, piece_bytes));
+                }
+            }
+        }
+    }
+
+    /// Makes the pieces of a device's queues smaller than `piece_bytes`, unless they are so already; false
+    /// when they cannot be smaller.
+    pub(super) fn halve(&self, place: usize, piece_bytes: usize) -> bool {
+        let half = piece_bytes / 2;
+        half >= PIECE_BYTES_MIN && {
+            self.devices[place].piece_bytes.fetch_min(half, Ordering::Relaxed);
+            true
+        }
+    }
+
+    /// What follows from a device's failure: its other cards go on, or it is given up for the run. Whether a
+    /// new queue may be opened.
+    pub(super) fn goes_on(&self, place: usize, error: &Error) -> bool {
+        let used = &self.devices[place];
+        let goes_on = !used.lost.load(Ordering::Relaxed) && used.device.survives();
+        if goes_on {
+            self.tell(format!("{}; another card goes on", with_causes(error)));
+        } else {
+            self.lose(place, error);
+        }
+        goes_on
+    }
+
+    /// Gives a device up for the run; told once.
+    fn lose(&self, place: usize, error: &Error) {
+        let used = &self.devices[place];
+        if !used.lost.swap(true, Ordering::Relaxed) {
+            self.tell(format!("{}; the CPU goes on", with_causes(error)));
+        }
+    }
+
+    /// Says that a worker goes on without a device for lack of its memory; told once.
+    pub(super) fn lacks_memory(&self, place: usize, error: &Error) {
+        if !self.devices[place].lacked_memory.swap(true, Ordering::Relaxed) {
+            self.tell(format!("{}; the CPU does a part of the work", with_causes(error)));
+        }
+    }
+
+    fn tell(&self, notice: String) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
+    }
+
+    /// The device that a table of `bytes` is to be put on, if there is one and it fits beside the queues to
+    /// come.
+    fn device_for_table(&self, kernel: Kernel, bytes: u64) -> Option<&dyn Device> {
+        let used = &self.devices[self.device_of(kernel)?];
+        let queues = used.queues_to_come.load(Ordering::Relaxed) as u64;
+        let piece_bytes = used.piece_bytes.load(Ordering::Relaxed) as u64;
+        let wanted = bytes + queues * PIECES_OF_QUEUE * piece_bytes;
+        let room = used.device.room(wanted);
+        if room >= wanted {
+            return Some(used.device.as_ref());
+        }
+        let name = used.device.name();
+        self.withdraw(
+            kernel,
+            &format!(
+                "a table of {bytes} bytes and {queues} queues take {wanted} bytes of device \
+                 '{name}', which has {room} for this run"
+            ),
+        );
+        None
+    }
+
+    /// Gives a kernel to the CPU for the rest of the run.
+    fn withdraw(&self, kernel: Kernel, reason: &str) {
+        let bit = 1 << kernel as u32;
+        if self.withdrawn.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.tell(format!("{} is done by the CPU: {reason}", kernel.name()));
+        }
+    }
+}
+
+impl Used {
+    /// Plans the memory of as many queues.
+    fn plan(device: Box<dyn Device>, workers: usize) -> Self {
+        let of_pieces = |piece_bytes: usize| workers as u64 * PIECES_OF_QUEUE * piece_bytes as u64;
+        let wanted = of_pieces(PIECE_BYTES).min(QUEUES_BYTES_MAX);
+        let room = (device.room(2 * wanted) / 2).min(wanted);
+        let mut piece_bytes = PIECE_BYTES;
+        while of_pieces(piece_bytes) > room && piece_bytes > PIECE_BYTES_MIN {
+            piece_bytes /= 2;
+        }
+        Self {
+            device,
+            lost: AtomicBool::new(false),
+            lacked_memory: AtomicBool::new(false),
+            piece_bytes: AtomicUsize::new(piece_bytes),
+            queues_to_come: AtomicUsize::new(workers),
+        }
+    }
+}
+
+/// What to say where every card is another job's already.
+fn crowded(device: &dyn Device) -> Option<String> {
+    let cards = device.cards();
+    let crowded = !cards.is_empty() && cards.iter().all(|card| card.held == Held::Elsewhere);
+    let notice = "is used by another job: this one shares it, and plans with half as much memory";
+    crowded.then(|| format!("every card of device '{}' {notice}", device.name()))
+}
+
+impl Choice {
+    fn new(kernel: Kernel, device: &'static str, reason: impl Into<String>) -> Self {
+        Self { kernel: kernel.name(), device, reason: reason.into() }
+    }
+}
+
+/// Whether the kernel shows a card that a Vulkan driver could be for. Without one there are but drivers in
+/// software, and loading them takes longer than to ask.
+fn has_graphics() -> bool {
+    let nodes = std::fs::read_dir("/dev/dri").into_iter().flatten().flatten();
+    nodes.into_iter().any(|node| node.file_name().to_string_lossy().starts_with("renderD"))
+        || ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| std::path::Path::new(path).exists())
+}
+
+/// What as many queues of a device do at the same time, as the workers of a run will use it.
+fn measure_together(device: &dyn Device, workers: usize) -> Result<Vec<Figure>, Error> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let together = workers.clamp(1, cores);
+    let measured: Vec<_> = thread::scope(|scope| {
+        let run = |_| scope.spawn(|| measure(device, Effort::SHORT));
+        let running: Vec<_> = (0..together).map(run).collect();
+        running.into_iter().map(|one| one.join().unwrap_or_else(|_| Ok(Vec::new()))).collect()
+    });
+    let mut all = Vec::new();
+    for figures in measured {
+        sum(&mut all, figures?);
+    }
+    Ok(all)
+}
+
+/// Adds the rates of `figures` to those of the same kernels.
+fn sum(all: &mut Vec<Figure>, figures: Vec<Figure>) {
+    for figure in figures {
+        match all.iter_mut().find(|known| known.kernel == figure.kernel) {
+            Some(known) => known.rate += figure.rate,
+            None => all.push(figure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::conformance::check_queue;
+    use crate::device::table::Resident;
+
+    /// The CPU by another name, without one kernel.
+    struct Twin;
+
+    impl Device for Twin {
+        fn name(&self) -> &'static str {
+            "twin"
+        }
+
+        fn model(&self) -> String {
+            "for tests".into()
+        }
+
+        fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
+            open("cpu")?.queue(piece_bytes)
+        }
+
+        fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+            Ok(Arc::new(parts.concat()))
+        }
+
+        fn has(&self, kernel: Kernel) -> bool {
+            kernel != Kernel::Pack
+        }
+    }
+
+    #[test]
+    fn every_kernel_is_chosen_and_does_its_work() {
+        let twin = Assignment::everything_on(Box::new(Twin), 2);
+        let fastest = Assignment::fastest_of(vec![Box::new(Twin)], 2);
+        for run in [Assignment::cpu(), twin, fastest] {
+            let chosen: Vec<_> = run.choices().iter().map(|choice| choice.kernel).collect();
+            assert!(Kernel::ALL.iter().all(|kernel| chosen.contains(&kernel.name())));
+            assert_eq!(chosen.len(), Kernel::ALL.len());
+            assert!(run.choices().iter().all(|choice| !choice.reason.is_empty()));
+            assert!(run.on_cpu(Kernel::Pack), "no other device has it");
+            assert_eq!(check_queue(&Twin, &mut run.queue().unwrap()), Ok(()));
+            assert_eq!(run.notices(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_simulation_is_never_chosen_for_its_speed() {
+        let run = Assignment::choose(&Setting::Auto, 2).unwrap();
+        let names = ["cpu", "cuda", "wgpu", "xrt"];
+        assert!(run.choices().iter().all(|choice| names.contains(&choice.device)));
+        let of = |name| open(name).is_ok_and(|device| !device.is_simulated());
+        if !["cuda", "wgpu", "xrt"].into_iter().any(of) {
+            assert!(Kernel::ALL.iter().all(|kernel| run.on_cpu(*kernel)));
+            for name in ["cuda", "wgpu", "xrt"] {
+                let reason = &run.choices()[0].reason;
+                assert!(reason.contains(name), "why not: {reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_named_device_does_what_it_has() {
+        let run = Assignment::everything_on(Box::new(Twin), 1);
+        for (kernel, choice) in Kernel::ALL.into_iter().zip(run.choices()) {
+            assert_eq!(choice.device, if kernel == Kernel::Pack { "cpu" } else { "twin" });
+            assert_eq!(run.on_cpu(kernel), kernel == Kernel::Pack);
+        }
+    }
+
+    #[test]
+    fn a_named_device_that_is_absent_is_an_error() {
+        let cards: Setting = "cpu:1".parse().unwrap();
+        assert!(matches!(Assignment::choose(&cards, 1), Err(Error::Absent { device: "cpu", .. })));
+    }
+
+    #[test]
+    fn rates_of_queues_at_a_time_add_up() {
+        let figure = |kernel, rate| Figure {
+            kernel,
+            device: "twin",
+            rate,
+            unit: crate::device::measure::Unit::Gigabytes,
+            runs: 1,
+        };
+        let mut all = Vec::new();
+        sum(&mut all, vec![figure("xor", 1.0), figure("split", 2.0)]);
+        sum(&mut all, vec![figure("xor", 3.0), figure("split", 2.5)]);
+        assert_eq!(all.iter().map(|figure| figure.rate).collect::<Vec<_>>(), [4.0, 4.5]);
+    }
+}

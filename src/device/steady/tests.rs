@@ -1,0 +1,313 @@
+//! A run goes on when its devices do not: lost at any call, by any number of workers, or out of memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::*;
+use crate::device::Device;
+use crate::device::conformance::check_queue;
+use crate::device::table::Resident;
+use crate::kernel::lookup;
+use crate::kernel::ungapped::GenomeWord;
+
+/// A device of little memory, which is lost after a number of calls, in the middle of its work.
+#[derive(Clone)]
+struct Weak {
+    /// The largest pieces that a queue may have.
+    room_bytes: usize,
+    /// Calls that work.
+    calls: Arc<AtomicUsize>,
+    /// Calls after which memory is lacking in the middle of one, if there are any.
+    memory_calls: Arc<AtomicUsize>,
+    /// Cards left, each lost after as many calls as the first.
+    cards: Arc<AtomicUsize>,
+    calls_a_card: usize,
+    /// The largest table.
+    table_bytes: u64,
+    /// What a run may plan with.
+    free: u64,
+}
+
+const NEVER: usize = usize::MAX / 2;
+
+impl Weak {
+    fn new() -> Self {
+        let calls = || Arc::new(AtomicUsize::new(NEVER));
+        Self {
+            room_bytes: 1 << 30,
+            calls: calls(),
+            memory_calls: calls(),
+            cards: Arc::new(AtomicUsize::new(1)),
+            calls_a_card: 0,
+            table_bytes: u64::MAX,
+            free: u64::MAX,
+        }
+    }
+
+    fn lost_after(calls: usize) -> Self {
+        let weak = Self::new();
+        weak.calls.store(calls, Ordering::SeqCst);
+        weak
+    }
+
+    fn assign(&self, workers: usize) -> Arc<Assignment> {
+        Assignment::everything_on(Box::new(self.clone()), workers)
+    }
+}
+
+impl Device for Weak {
+    fn name(&self) -> &'static str {
+        "weak"
+    }
+
+    fn model(&self) -> String {
+        "for tests".into()
+    }
+
+    fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
+        if piece_bytes > self.room_bytes {
+            return Err(Error::NoMemory { device: "weak", piece_bytes });
+        }
+        let queue = open("cpu")?.queue(piece_bytes)?;
+        Ok(Box::new(WeakQueue { queue, of: self.clone(), piece_bytes }))
+    }
+
+    fn survives(&self) -> bool {
+        self.cards.load(Ordering::SeqCst) > 0
+    }
+
+    fn room(&self, wanted: u64) -> u64 {
+        wanted.min(self.free)
+    }
+
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        let bytes = parts.iter().map(|part| 4 * part.len()).sum::<usize>();
+        if bytes as u64 > self.table_bytes {
+            return Err(Error::NoMemory { device: "weak", piece_bytes: bytes });
+        }
+        Ok(Arc::new(parts.concat()))
+    }
+}
+
+struct WeakQueue {
+    queue: Box<dyn Queue>,
+    of: Weak,
+    piece_bytes: usize,
+}
+
+impl WeakQueue {
+    /// After the last call that works the data is spoilt, as a device would leave it.
+    fn call(&self, spoil: Option<&mut [u8]>) -> Result<(), Error> {
+        let less = |calls: &AtomicUsize| {
+            calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+        };
+        let error = match (less(&self.of.calls), less(&self.of.memory_calls)) {
+            (Err(_), _) => {
+                let one = |cards: usize| cards.checked_sub(1);
+                let _ = self.of.cards.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one);
+                self.of.calls.store(self.of.calls_a_card, Ordering::SeqCst);
+                Error::failed("weak", "go on")("it was lost")
+            }
+            (_, Err(_)) if self.piece_bytes > 100_000 => {
+                Error::NoMemory { device: "weak", piece_bytes: self.piece_bytes }
+            }
+            _ => return Ok(()),
+        };
+        if let Some(data) = spoil {
+            data.fill(0xdd);
+        }
+        Err(error)
+    }
+}
+
+impl Queue for WeakQueue {
+    fn split(&mut self, s: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
+        self.queue.split(s, random, b)?;
+        self.call(Some(s))
+    }
+
+    fn restore(
+        &mut self,
+        first: &mut [u8],
+        second: &[u8],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.queue.restore(first, second, letters)?;
+        self.call(Some(first))
+    }
+
+    fn rebuild(
+        &mut self,
+        first: &mut [u8],
+        second: &[u8],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.queue.rebuild(first, second, letters)?;
+        self.call(Some(first))
+    }
+
+    fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
+        self.queue.xor(data, pad)?;
+        self.call(Some(data))
+    }
+
+    fn seal(
+        &mut self,
+        data: &mut [u8],
+        pad: Pad<'_>,
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        let tag = self.queue.seal(data, pad, key)?;
+        self.call(Some(data)).map(|()| tag)
+    }
+
+    fn open(
+        &mut self,
+        data: &mut [u8],
+        pad: Pad<'_>,
+        key: &[u8; BLOCK_BYTES],
+    ) -> Result<[u8; BLOCK_BYTES], Error> {
+        let tag = self.queue.open(data, pad, key)?;
+        self.call(Some(data)).map(|()| tag)
+    }
+
+    fn align(
+        &mut self,
+        pairs: &[align::Pair<'_>],
+        scores: &align::Scores,
+    ) -> Result<Vec<Option<align::Placement>>, Error> {
+        self.call(None)?;
+        self.queue.align(pairs, scores)
+    }
+
+    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
+        self.call(None)?;
+        self.queue.pairhmm(batch)
+    }
+
+    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
+        self.call(None)?;
+        self.queue.pack(reads)
+    }
+
+    fn ungapped(
+        &mut self,
+        genome: &Genome,
+        reads: &[pack::ReadWord],
+        jobs: &[ungapped::Job],
+        scores: &align::Scores,
+    ) -> Result<Vec<ungapped::Segment>, Error> {
+        self.call(None)?;
+        self.queue.ungapped(genome, reads, jobs, scores)
+    }
+
+    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
+        self.call(None)?;
+        self.queue.lookup(table, hashes)
+    }
+}
+
+#[test]
+fn a_device_lost_at_any_call_changes_no_byte() {
+    // Among the columns, at each kernel over jobs, and at sealing and opening.
+    for calls in [0, 1, 2, 13, 66, 89, 90, 91, 92, 93, 94, 95, 96] {
+        let weak = Weak::lost_after(calls);
+        let run = weak.assign(1);
+        let mut steady = run.queue().unwrap();
+        assert_eq!((check_queue(&weak, &mut steady), calls), (Ok(()), calls));
+        assert!(Kernel::ALL.iter().all(|kernel| run.on_cpu(*kernel)));
+        assert_eq!(run.notices(), ["device 'weak' failed to go on: it was lost; the CPU goes on"]);
+    }
+}
+
+#[test]
+fn a_device_lost_under_many_workers_changes_no_byte_and_is_told_once() {
+    let (workers, calls) = (4, 200);
+    let weak = Weak::lost_after(calls);
+    let run = weak.assign(workers);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let mut steady = run.queue().unwrap();
+                assert_eq!(check_queue(&weak, &mut steady), Ok(()));
+            });
+        }
+    });
+    assert_eq!(weak.calls.load(Ordering::SeqCst), 0, "it was lost in the middle");
+    assert_eq!(run.notices().len(), 1);
+    // A worker that comes later does not ask it.
+    assert_eq!(check_queue(&weak, &mut run.queue().unwrap()), Ok(()));
+    assert_eq!(run.notices().len(), 1);
+}
+
+#[test]
+fn a_lost_card_leaves_the_work_to_the_others() {
+    for (cards, spare) in [(2, false), (20, true)] {
+        let weak = Weak { calls_a_card: 10, ..Weak::lost_after(10) };
+        weak.cards.store(cards, Ordering::SeqCst);
+        let run = weak.assign(1);
+        assert_eq!(check_queue(&weak, &mut run.queue().unwrap()), Ok(()));
+        let left = weak.cards.load(Ordering::SeqCst);
+        assert_eq!((left > 0, !run.on_cpu(Kernel::Align)), (spare, spare));
+        assert_eq!(run.notices().len(), cards - left);
+        let cpu = run.notices().iter().filter(|notice| notice.contains("the CPU")).count();
+        assert_eq!(cpu, usize::from(!spare));
+    }
+}
+
+#[test]
+fn memory_is_asked_for_by_halves() {
+    for (room_bytes, notices) in [(1 << 30, 0), (300 << 10, 0), (64 << 10, 0), (1000, 1)] {
+        let weak = Weak { room_bytes, ..Weak::new() };
+        let run = weak.assign(1);
+        assert_eq!(check_queue(&weak, &mut run.queue().unwrap()), Ok(()));
+        assert_eq!(run.notices().len(), notices, "{room_bytes}");
+        let used = weak.calls.load(Ordering::SeqCst) < NEVER;
+        assert_eq!(used, notices == 0, "{room_bytes}");
+    }
+}
+
+#[test]
+fn memory_that_lacks_in_the_middle_halves_the_pieces_and_changes_no_byte() {
+    for calls in [0, 5, 70, 92] {
+        let weak = Weak::new();
+        weak.memory_calls.store(calls, Ordering::SeqCst);
+        let run = weak.assign(1);
+        assert_eq!(check_queue(&weak, &mut run.queue().unwrap()), Ok(()));
+        assert!(run.notices().is_empty(), "smaller pieces were enough");
+        assert!(!run.on_cpu(Kernel::Align));
+    }
+}
+
+#[test]
+fn a_table_that_does_not_fit_is_looked_up_by_the_cpu() {
+    for (table_bytes, fits) in [(u64::MAX, true), (4, false)] {
+        let weak = Weak { table_bytes, ..Weak::new() };
+        let run = weak.assign(1);
+        // Three seeds of four bits in buckets of their highest two.
+        let entries = [1, 3, 2].map(|rest: u64| rest << 33);
+        let seeds = run.seeds(Arc::new([0, 2, 2, 3, 3]), Arc::new(entries), (4, 2)).unwrap();
+        let found = run.queue().unwrap().lookup(&seeds, &[1, 2, 3, 10]).unwrap();
+        assert_eq!(found, [1, 2, 3, 10].map(|hash| lookup::scalar(seeds.seeds(), hash)));
+        let words = [GenomeWord { low: 1, high: 2, unknown: 0 }];
+        assert_eq!(run.genome(Arc::new(words)).unwrap().words(), &words);
+        let on_cpu = Kernel::ALL.into_iter().filter(|kernel| run.on_cpu(*kernel));
+        let expected: &[Kernel] = if fits { &[] } else { &[Kernel::Ungapped, Kernel::Lookup] };
+        assert_eq!(on_cpu.collect::<Vec<_>>(), expected);
+        assert_eq!(run.notices().len(), expected.len());
+        assert_eq!(weak.calls.load(Ordering::SeqCst), NEVER - usize::from(fits));
+    }
+}
+
+#[test]
+fn tables_and_queues_are_planned_together() {
+    // Room for two queues of the smallest pieces and for a table of 96 bytes beside them.
+    let queues = 2 * 8 * (64 << 10);
+    for (free, fits) in [(queues + 96, true), (queues + 95, false)] {
+        let run = Weak { free, ..Weak::new() }.assign(2);
+        let genome = run.genome(vec![GenomeWord::default(); 4].into()).unwrap();
+        assert_eq!(size_of_val(genome.words()), 96);
+        assert_eq!(run.on_cpu(Kernel::Ungapped), !fits);
+    }
+}
