@@ -61,6 +61,9 @@ impl Steady {
     /// What follows from an error of a device: smaller pieces, another card, or the CPU.
     fn fail(&mut self, place: usize, error: &Error) {
         let opened = std::mem::replace(&mut self.queues[place], Opened::Never);
+        if let Opened::Yes(..) = opened {
+            self.assignment.close_queue(place);
+        }
         let again = match (error, opened) {
             (Error::NoMemory { .. }, Opened::Yes(_, piece_bytes)) => {
                 self.assignment.halve(place, piece_bytes)
@@ -184,6 +187,11 @@ impl InPlace for [ToCombine<'_>] {
 /// Key bytes and genomes do not stay.
 impl Drop for Steady {
     fn drop(&mut self) {
+        for (place, opened) in self.queues.iter().enumerate() {
+            if let Opened::Yes(..) = opened {
+                self.assignment.close_queue(place);
+            }
+        }
         zeroize::Zeroize::zeroize(&mut self.kept);
     }
 }
