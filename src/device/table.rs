@@ -11,9 +11,12 @@ use super::{Device, Error};
 /// What a device made of the words of a table; only that device can use it.
 pub type Resident = Arc<dyn Any + Send + Sync>;
 
+/// Numbers in this machine's memory, whoever has them there: a vector, a mapped file.
+pub type Shared<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
+
 /// A packed reference, in this machine's memory and on a device.
 pub struct Genome {
-    words: Arc<[GenomeWord]>,
+    words: Shared<GenomeWord>,
     pub(super) resident: Resident,
 }
 
@@ -21,21 +24,21 @@ impl Genome {
     /// Copies the reference to a device.
     ///
     /// Errors: the device's, when its memory cannot hold it.
-    pub fn load(device: &dyn Device, words: Arc<[GenomeWord]>) -> Result<Self, Error> {
-        let resident = device.table(&[bytemuck::cast_slice(&words)])?;
+    pub fn load(device: &dyn Device, words: Shared<GenomeWord>) -> Result<Self, Error> {
+        let resident = device.table(&[bytemuck::cast_slice((*words).as_ref())])?;
         Ok(Self { words, resident })
     }
 
     /// The reference in this machine's memory.
     pub fn words(&self) -> &[GenomeWord] {
-        &self.words
+        (*self.words).as_ref()
     }
 }
 
 /// An index of seeds, in this machine's memory and on a device.
 pub struct SeedTable {
-    buckets: Arc<[u32]>,
-    entries: Arc<[u64]>,
+    buckets: Shared<u32>,
+    entries: Shared<u64>,
     hash_bits: u32,
     bucket_bits: u32,
     pub(super) resident: Resident,
@@ -50,21 +53,26 @@ impl SeedTable {
     /// When the index is not sound ([`Seeds::is_sound`]): whoever reads one from a file checks that.
     pub fn load(
         device: &dyn Device,
-        buckets: Arc<[u32]>,
-        entries: Arc<[u64]>,
+        buckets: Shared<u32>,
+        entries: Shared<u64>,
         (hash_bits, bucket_bits): (u32, u32),
     ) -> Result<Self, Error> {
-        let seeds = Seeds { buckets: &buckets, entries: &entries, hash_bits, bucket_bits };
+        let seeds = Seeds {
+            buckets: (*buckets).as_ref(),
+            entries: (*entries).as_ref(),
+            hash_bits,
+            bucket_bits,
+        };
         assert!(seeds.is_sound(), "an index of seeds is sound");
-        let resident = device.table(&[&buckets, bytemuck::cast_slice(&entries)])?;
+        let resident = device.table(&[seeds.buckets, bytemuck::cast_slice(seeds.entries)])?;
         Ok(Self { buckets, entries, hash_bits, bucket_bits, resident })
     }
 
     /// The index in this machine's memory.
     pub fn seeds(&self) -> Seeds<'_> {
         Seeds {
-            buckets: &self.buckets,
-            entries: &self.entries,
+            buckets: (*self.buckets).as_ref(),
+            entries: (*self.entries).as_ref(),
             hash_bits: self.hash_bits,
             bucket_bits: self.bucket_bits,
         }
