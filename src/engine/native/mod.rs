@@ -30,6 +30,8 @@ mod index_file;
 mod insert;
 mod learn;
 mod map;
+#[cfg(test)]
+mod map_tests;
 mod metrics;
 mod mismatch;
 mod offload;
