@@ -345,7 +345,8 @@ fn next_row<T: Cell, const LANES: usize>(
     let (targets, above, here) = (&targets[..width], &above[..width], &mut here[..width]);
     let insertions = &mut insertions[..width + 1];
     let mut running = Running { deletion: [plan.low; LANES], top: [plan.floor; LANES] };
-    for d in 0..narrow {
+    let query = &{ *query };
+    for d in 0..narrow.min(width) {
         let insertion = insertions[d + 1];
         here[d] = running.cell(plan, query, &targets[d], &above[d], &insertion);
         insertions[d] = running.leave(plan, &here[d], &insertion);
