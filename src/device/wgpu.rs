@@ -183,7 +183,7 @@ impl Device for Arc<Gpu> {
             lane => lane,
         };
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
+        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::WGSL)))
     }
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {

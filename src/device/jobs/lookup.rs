@@ -4,7 +4,7 @@ use crate::device::lane::Function;
 use crate::device::table::{Resident, SeedTable};
 use crate::kernel::lookup::scalar;
 
-use super::{Batch, Jobs};
+use super::{Batch, Jobs, Need};
 
 /// Seeds to be looked up.
 pub(in crate::device) struct Lookups<'a> {
@@ -35,12 +35,12 @@ impl Jobs for Lookups<'_> {
         Some(&self.table.resident)
     }
 
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
         let hash = self.hashes[job];
         let bits = self.table.seeds().hash_bits;
         assert!(bits == 64 || hash >> bits == 0, "a hash has as many bits as the index says");
         batch.enter(&[hash as u32, (hash >> 32) as u32]);
-        Some(0)
+        Some(Need::default())
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<(u32, u32)> {

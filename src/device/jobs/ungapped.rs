@@ -6,7 +6,7 @@ use crate::kernel::align::Scores;
 use crate::kernel::pack::{ReadWord, WORD_BASES};
 use crate::kernel::ungapped::{Job, Segment, WORDS_MAX, scalar};
 
-use super::{Batch, Jobs};
+use super::{Batch, Jobs, Need};
 
 /// Reads to be laid.
 pub(in crate::device) struct Extensions<'a> {
@@ -40,7 +40,7 @@ impl Jobs for Extensions<'_> {
         Some(&self.genome.resident)
     }
 
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
         let Job { first, length, position } = self.jobs[job];
         let count = (length as usize).div_ceil(WORD_BASES);
         assert!(count <= WORDS_MAX, "a read has no more words");
@@ -49,7 +49,7 @@ impl Jobs for Extensions<'_> {
         let words: &[u32] = bytemuck::cast_slice(words);
         let at = batch.place((first as usize, count), words.iter().copied());
         batch.enter(&[at, length, position, 0]);
-        Some(0)
+        Some(Need::default())
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<Segment> {
