@@ -16,7 +16,7 @@ const unsigned int penalties_at = 1;
 const int never = 16383;
 // A haplotype base beyond its ends: differs from every base, and has no gaps.
 const unsigned int outside = 5u | 16383u << 3 | 16383u << 17;
-const int rows_at_once = 4;
+const unsigned int rows_at_once = 4;
 // Rows of more diagonals lie in the card's memory.
 const unsigned int shared_width_max = 128;
 
@@ -56,12 +56,24 @@ struct Line {
     }
 };
 
-// The band of a job. `state` has the best of all states and the best that ends in an insertion, of one row.
+// The best of all states and the best that ends in an insertion, of one row: in the multiprocessor, or in
+// the card's memory.
+struct Shared {
+    unsigned int *words;
+    __device__ unsigned int &operator[](unsigned int d) const { return words[32 * d]; }
+};
+struct Spilled {
+    unsigned int *words;
+    size_t apart;
+    __device__ unsigned int &operator[](unsigned int d) const { return words[d * apart]; }
+};
+
+// The band of a job.
+template <typename Row>
 struct Band {
     const unsigned int *haplotype;
     unsigned int bases, width;
-    unsigned int *state;
-    size_t apart;
+    Row state;
 
     // Passes the base at `at` of the haplotype, which is on diagonal `d` of the first line.
     template <bool edge>
@@ -69,7 +81,7 @@ struct Band {
         const unsigned int from = at < bases ? haplotype[at] : outside;
         const unsigned int code = from & 7u;
         const int open = from >> 3 & 16383u, extend = from >> 17 & 16383u;
-        const unsigned int next = !edge || d + 1 < width ? state[(d + 1) * apart] : dsgd_pair(never, never);
+        const unsigned int next = !edge || d + 1 < width ? state[d + 1] : dsgd_pair(never, never);
         int cell = dsgd_low(next), inserted = dsgd_high(next);
         DSGD_UNROLL
         for (unsigned int i = 0; i < rows_at_once; i++) {
@@ -82,10 +94,51 @@ struct Band {
         }
         const unsigned int last = d - (rows_at_once - 1);
         if (!edge || last < width) {
-            state[last * apart] = dsgd_pair(cell, inserted);
+            state[last] = dsgd_pair(cell, inserted);
         }
     }
 };
+
+// The penalty of a read of `rows` bases on a band whose first diagonal is `lowest`.
+template <typename Row>
+__device__ inline int penalty(const unsigned int *memory, const unsigned int *read, unsigned int rows,
+                              unsigned int lowest, int limit, const Band<Row> &band) {
+    const unsigned int width = band.width;
+    for (unsigned int d = 0; d < width; d++) {
+        band.state[d] = dsgd_pair(0, never);
+    }
+    int result = 0;
+    for (unsigned int row = 0; row < rows; row += rows_at_once) {
+        Line lines[rows_at_once];
+        DSGD_UNROLL
+        for (unsigned int i = 0; i < rows_at_once; i++) {
+            lines[i].begin(memory, read, row + i, row + i < rows);
+        }
+        lines[0].above = width > 0 ? dsgd_low(band.state[0]) : never;
+        const unsigned int end = width + rows_at_once - 1;
+        unsigned int d = 0;
+        // Positions before the haplotype's begin become too large.
+        for (; d < end && d < rows_at_once - 1; d++) {
+            band.template pass<true>(lines, lowest + row + d, d);
+        }
+        for (; d + 1 < width; d++) {
+            band.template pass<false>(lines, lowest + row + d, d);
+        }
+        for (; d < end; d++) {
+            band.template pass<true>(lines, lowest + row + d, d);
+        }
+        DSGD_UNROLL
+        for (unsigned int i = 0; i < rows_at_once; i++) {
+            if (row + i < rows) {
+                result = lines[i].best;
+                if (result >= limit) {
+                    return limit;
+                }
+            }
+        }
+    }
+    return result;
+}
 
 } // namespace dsgd_pairhmm
 
@@ -105,43 +158,13 @@ extern "C" __global__ void pairhmm(unsigned int *memory, unsigned int jobs, unsi
     const unsigned int *read = data + entry[0];
     const unsigned int rows = entry[1], lowest = entry[4], width = entry[5];
     const int limit = static_cast<int>(entry[6]);
-    const bool shared = width <= shared_width_max;
-    unsigned int *state = shared ? dsgd_shared + threadIdx.x : memory + scratch_at + job;
-    const Band band = {data + entry[2], entry[3], width, state, shared ? blockDim.x : jobs};
-    for (unsigned int d = 0; d < width; d++) {
-        state[d * band.apart] = dsgd_pair(0, never);
-    }
-    int result = 0;
-    for (unsigned int row = 0; row < rows; row += rows_at_once) {
-        Line lines[rows_at_once];
-        DSGD_UNROLL
-        for (unsigned int i = 0; i < rows_at_once; i++) {
-            lines[i].begin(memory, read, row + i, row + i < rows);
-        }
-        lines[0].above = width > 0 ? dsgd_low(state[0]) : never;
-        const unsigned int end = width + rows_at_once - 1;
-        unsigned int d = 0;
-        // Positions before the haplotype's begin become too large.
-        for (; d < end && d < rows_at_once - 1; d++) {
-            band.pass<true>(lines, lowest + row + d, d);
-        }
-        for (; d + 1 < width; d++) {
-            band.pass<false>(lines, lowest + row + d, d);
-        }
-        for (; d < end; d++) {
-            band.pass<true>(lines, lowest + row + d, d);
-        }
-        bool over = false;
-        DSGD_UNROLL
-        for (unsigned int i = 0; i < rows_at_once; i++) {
-            if (!over && row + i < rows) {
-                over = lines[i].best >= limit;
-                result = over ? limit : lines[i].best;
-            }
-        }
-        if (over) {
-            break;
-        }
+    int result;
+    if (width <= shared_width_max) {
+        const Band<Shared> band = {data + entry[2], entry[3], width, {dsgd_shared + threadIdx.x}};
+        result = penalty(memory, read, rows, lowest, limit, band);
+    } else {
+        const Band<Spilled> band = {data + entry[2], entry[3], width, {memory + scratch_at + job, jobs}};
+        result = penalty(memory, read, rows, lowest, limit, band);
     }
     memory[output_at + job] = static_cast<unsigned int>(result);
 }

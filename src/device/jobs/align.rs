@@ -52,7 +52,7 @@ impl Jobs for Alignments<'_> {
         query.len() << 32 | target.len()
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn header(&self, _part: usize) -> Vec<u32> {
         let Scores { matched, mismatch, gap_open, gap_extend, clip } = *self.scores;
         [matched, mismatch, gap_open, gap_extend, clip].map(|score| i32::from(score) as u32).into()
     }

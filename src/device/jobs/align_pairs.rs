@@ -127,8 +127,8 @@ impl Jobs for Paired<'_> {
         2 * RESULT_WORDS
     }
 
-    fn header(&self) -> Vec<u32> {
-        self.alignments.header()
+    fn header(&self, part: usize) -> Vec<u32> {
+        self.alignments.header(part)
     }
 
     fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {

@@ -86,13 +86,18 @@ pub(super) trait Jobs {
         0
     }
 
-    /// The table that the kernel reads.
-    fn table(&self) -> Option<&Resident> {
+    /// The part of the table that a job needs.
+    fn part(&self, _job: usize) -> usize {
+        0
+    }
+
+    /// A part of the table that the kernel reads.
+    fn table(&self, _part: usize) -> Option<&Resident> {
         None
     }
 
-    /// The header from its second word on.
-    fn header(&self) -> Vec<u32>;
+    /// The header from its second word on, of a launch over that part.
+    fn header(&self, part: usize) -> Vec<u32>;
 
     /// Adds one job to a batch and tells what its threads need; `None`, and nothing added, when only
     /// the CPU can do it.
@@ -114,6 +119,8 @@ pub(super) struct Batch {
     /// Where data that several jobs use was put, by the name that the jobs give it.
     placed: HashMap<(usize, usize), u32>,
     need: Need,
+    /// Of the table.
+    part: usize,
     /// The launch, and its words up to the results.
     sealed: Option<(Launch, Vec<u32>)>,
 }
@@ -153,7 +160,7 @@ impl Batch {
         let [output_at, scratch_at, _] = self.bounds(jobs);
         let mut words = Vec::with_capacity(output_at);
         words.push(jobs.result_words() as u32);
-        words.extend(jobs.header());
+        words.extend(jobs.header(self.part));
         words.resize(J::HEADER_WORDS, 0);
         words.append(&mut self.entries);
         words.append(&mut self.data);
@@ -165,7 +172,7 @@ impl Batch {
             numbers: [count, output_at as u32, scratch_at as u32],
             up: 4 * output_at,
             down: 4 * output_at..4 * scratch_at,
-            table: jobs.table().cloned(),
+            table: jobs.table(self.part).cloned(),
             shared_words: self.need.shared_words,
         };
         self.sealed = Some((launch, words));
@@ -197,8 +204,8 @@ impl Batch {
 /// Cuts jobs into batches that a lane has room for, in order.
 pub(super) struct Batches<'a, J> {
     jobs: &'a J,
-    /// By their weight.
-    order: Vec<usize>,
+    /// By the part of the table that they need, then by their weight.
+    order: Vec<(usize, usize)>,
     next: usize,
     room_words: usize,
 }
@@ -206,15 +213,20 @@ pub(super) struct Batches<'a, J> {
 impl<'a, J: Jobs> Batches<'a, J> {
     /// For lanes of `room_words`.
     pub(super) fn new(jobs: &'a J, room_words: usize) -> Self {
-        let mut order: Vec<usize> = (0..jobs.count()).collect();
-        order.sort_by_cached_key(|job| jobs.weight(*job));
+        let mut order: Vec<_> = (0..jobs.count()).map(|job| (jobs.part(job), job)).collect();
+        order.sort_by_cached_key(|&(part, job)| (part, jobs.weight(job)));
         Self { jobs, order, next: 0, room_words }
     }
 
     /// Adds the next job, unless it does not fit any more. Jobs that never fit are left out.
     fn extend(&mut self, batch: &mut Batch) -> bool {
         let (entries, data, before) = (batch.entries.len(), batch.data.len(), batch.need);
-        let job = self.order[self.next];
+        let (part, job) = self.order[self.next];
+        if batch.jobs.is_empty() {
+            batch.part = part;
+        } else if batch.part != part {
+            return false;
+        }
         let Some(need) = self.jobs.add(job, batch) else {
             self.next += 1;
             return true;
@@ -290,7 +302,7 @@ mod tests {
             2
         }
 
-        fn header(&self) -> Vec<u32> {
+        fn header(&self, _part: usize) -> Vec<u32> {
             vec![7]
         }
 

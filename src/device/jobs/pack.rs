@@ -37,7 +37,7 @@ impl Jobs for Reads<'_> {
         3 * PLANE_WORDS * self.words_max()
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn header(&self, _part: usize) -> Vec<u32> {
         vec![self.words_max() as u32]
     }
 

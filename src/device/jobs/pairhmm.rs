@@ -44,7 +44,7 @@ impl Jobs for Penalties<'_> {
         self.batch.reads[read].bases.len() << 32 | width(diagonals)
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn header(&self, _part: usize) -> Vec<u32> {
         self.batch.penalties.by_quality().map(|(agree, differ)| pair(agree, differ)).collect()
     }
 

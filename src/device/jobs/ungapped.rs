@@ -30,14 +30,19 @@ impl Jobs for Extensions<'_> {
         4
     }
 
-    fn header(&self) -> Vec<u32> {
-        let Scores { matched, mismatch, clip, .. } = *self.scores;
-        let scores = [matched, mismatch, clip].map(|score| i32::from(score) as u32);
-        [&[self.genome.words().len() as u32], &scores[..]].concat()
+    fn part(&self, job: usize) -> usize {
+        self.genome.part_of(self.jobs[job].position)
     }
 
-    fn table(&self) -> Option<&Resident> {
-        Some(&self.genome.resident)
+    fn header(&self, part: usize) -> Vec<u32> {
+        let Scores { matched, mismatch, clip, .. } = *self.scores;
+        let scores = [matched, mismatch, clip].map(|score| i32::from(score) as u32);
+        let words = self.genome.words().len() as u32;
+        [&[words], &scores[..], &[self.genome.part(part).1 as u32]].concat()
+    }
+
+    fn table(&self, part: usize) -> Option<&Resident> {
+        Some(self.genome.part(part).0)
     }
 
     fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
