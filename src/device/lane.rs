@@ -15,7 +15,7 @@ use crate::kernel::{align, pack, pairhmm, ungapped};
 use super::jobs::{self, Jobs};
 use super::sealing::{self, Powers, Sealing};
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Kernel, Queue};
+use super::{Error, Kernel, Queue, ToCombine, ToSplit};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
@@ -230,11 +230,54 @@ pub(super) struct Lanes<L> {
     ability: Ability,
 }
 
-/// The columns of a whole job: inputs are `in_place` and `read`, outputs `in_place` and `written`.
-struct Columns<'c, 'a> {
-    in_place: &'c mut [&'a mut [u8]],
-    read: &'c [&'a [u8]],
-    written: &'c mut [&'a mut [u8]],
+/// Columns of a piece are at least so long, if there is as much: shorter ones would wait for the bus.
+const PIECE_BYTES_MIN: usize = 512 << 10;
+
+/// The columns of a whole stripe: inputs are `in_place` and `read`, outputs `in_place` and `written`.
+struct Columns<'a> {
+    in_place: Vec<&'a mut [u8]>,
+    read: Vec<&'a [u8]>,
+    written: Vec<&'a mut [u8]>,
+}
+
+impl Columns<'_> {
+    fn len(&self) -> usize {
+        self.in_place[0].len()
+    }
+}
+
+/// A part of a stripe's columns, and where it begins in those of its piece.
+struct Part {
+    stripe: usize,
+    range: Range<usize>,
+    at: usize,
+}
+
+/// Cuts the columns of stripes of these lengths, laid after each other, into pieces.
+fn pieces(lengths: &[usize], column_bytes: usize) -> Vec<Vec<Part>> {
+    let mut pieces = vec![Vec::new()];
+    let mut filled = 0;
+    for (stripe, &length) in lengths.iter().enumerate() {
+        let mut begin = 0;
+        while begin < length {
+            if filled == column_bytes {
+                pieces.push(Vec::new());
+                filled = 0;
+            }
+            let end = length.min(begin + column_bytes - filled);
+            let last = pieces.last_mut().expect("there is always one");
+            last.push(Part { stripe, range: begin..end, at: filled });
+            filled += end - begin;
+            begin = end;
+        }
+    }
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+/// Bytes of a column of a piece.
+fn bytes_of(piece: &[Part]) -> usize {
+    piece.last().map_or(0, |part| part.at + part.range.len())
 }
 
 impl<L: Lane> Lanes<L> {
@@ -243,27 +286,31 @@ impl<L: Lane> Lanes<L> {
         Self { lanes, column_bytes, ability }
     }
 
-    fn run(&mut self, work: Work, mut columns: Columns<'_, '_>) -> Result<(), Error> {
-        let total = columns.in_place[0].len();
-        let mut on_their_way = [const { None::<Range<usize>> }; 2];
+    /// Does the work on the columns of all stripes; two pieces are on their way at a time.
+    fn run(&mut self, work: Work, stripes: &mut [Columns<'_>]) -> Result<(), Error> {
+        let lengths: Vec<usize> = stripes.iter().map(Columns::len).collect();
+        let quarter = lengths.iter().sum::<usize>().div_ceil(4).max(PIECE_BYTES_MIN);
+        let mut on_their_way = [const { None::<Vec<Part>> }; 2];
         let mut turn = 0;
-        for begin in (0..total).step_by(self.column_bytes) {
-            let piece = begin..total.min(begin + self.column_bytes);
+        for piece in pieces(&lengths, quarter.min(self.column_bytes)) {
             let lane = &mut self.lanes[turn];
             if let Some(done) = on_their_way[turn].take() {
-                Self::finish(lane, &mut columns, done)?;
+                Self::finish(lane, stripes, &done)?;
             }
-            let stride = stride(piece.len());
-            let in_place = columns.in_place.iter().map(|column| &column[piece.clone()]);
-            let read = columns.read.iter().map(|column| &column[piece.clone()]);
-            let inputs = in_place.chain(read).enumerate();
-            lane.start(&work.launch(stride), inputs.map(|(at, input)| (at * stride, input)))?;
+            let stride = stride(bytes_of(&piece));
+            let inputs = piece.iter().flat_map(|part| {
+                let columns = &stripes[part.stripe];
+                let in_place = columns.in_place.iter().map(|column| &**column);
+                let all = in_place.chain(columns.read.iter().copied()).enumerate();
+                all.map(move |(at, column)| (at * stride + part.at, &column[part.range.clone()]))
+            });
+            lane.start(&work.launch(stride), inputs)?;
             on_their_way[turn] = Some(piece);
             turn = 1 - turn;
         }
         for turn in [turn, 1 - turn] {
             if let Some(done) = on_their_way[turn].take() {
-                Self::finish(&mut self.lanes[turn], &mut columns, done)?;
+                Self::finish(&mut self.lanes[turn], stripes, &done)?;
             }
         }
         Ok(())
@@ -334,32 +381,35 @@ impl<L: Lane> Lanes<L> {
         Ok(by_hand.map(|(job, result)| result.unwrap_or_else(|| jobs.on_cpu(job))).collect())
     }
 
-    fn finish(
-        lane: &mut L,
-        columns: &mut Columns<'_, '_>,
-        piece: Range<usize>,
-    ) -> Result<(), Error> {
-        let stride = stride(piece.len());
-        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut()).enumerate();
-        lane.finish(outputs.map(|(at, column)| (at * stride, &mut column[piece.clone()])))
+    fn finish(lane: &mut L, stripes: &mut [Columns<'_>], piece: &[Part]) -> Result<(), Error> {
+        let stride = stride(bytes_of(piece));
+        let mut parts = piece.iter().peekable();
+        let stripes = stripes.iter_mut().enumerate().filter_map(|(stripe, columns)| {
+            parts.next_if(|part| part.stripe == stripe).map(|part| (part, columns))
+        });
+        let outputs = stripes.flat_map(|(part, columns)| {
+            let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut());
+            outputs
+                .enumerate()
+                .map(move |(at, column)| (at * stride + part.at, &mut column[part.range.clone()]))
+        });
+        lane.finish(outputs)
     }
 
-    fn combine(&mut self, work: Work, first: &mut [u8], second: &[u8]) -> Result<(), Error> {
-        let half = half_of(&[first.len(), second.len()]);
-        let (x1, x2) = first.split_at_mut(half);
-        let (y1, y2) = second.split_at(half);
-        self.run(work, Columns { in_place: &mut [x1, x2], read: &[y1, y2], written: &mut [] })
+    fn combine(&mut self, work: Work, stripes: &mut [ToCombine<'_>]) -> Result<(), Error> {
+        let columns = stripes.iter_mut().map(|stripe| {
+            let half = half_of(&[stripe.first.len(), stripe.second.len()]);
+            let (x1, x2) = stripe.first.split_at_mut(half);
+            let (y1, y2) = stripe.second.split_at(half);
+            Columns { in_place: vec![x1, x2], read: vec![y1, y2], written: vec![] }
+        });
+        self.run(work, &mut columns.collect::<Vec<_>>())
     }
 }
 
 impl<L: Lane> Queue for Lanes<L> {
     fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
-        let half = half_of(&[secret_to_a.len(), random.len(), b.len()]);
-        let (s1, s2) = secret_to_a.split_at_mut(half);
-        let (r1, r2) = random.split_at(half);
-        let (b1, b2) = b.split_at_mut(half);
-        let columns = Columns { in_place: &mut [s1, s2], read: &[r1, r2], written: &mut [b1, b2] };
-        self.run(Work::split(), columns)
+        self.split_each(&mut [ToSplit { secret_to_a, random, b }])
     }
 
     fn restore(
@@ -368,8 +418,7 @@ impl<L: Lane> Queue for Lanes<L> {
         second: &[u8],
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error> {
-        let work = Work::combine(|first, second| twin::restore(first, second, letters));
-        self.combine(work, first, second)
+        self.restore_each(&mut [ToCombine { first, second }], letters)
     }
 
     fn rebuild(
@@ -378,13 +427,40 @@ impl<L: Lane> Queue for Lanes<L> {
         second: &[u8],
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error> {
-        let work = Work::combine(|first, second| twin::rebuild(first, second, letters));
-        self.combine(work, first, second)
+        self.rebuild_each(&mut [ToCombine { first, second }], letters)
+    }
+
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        let columns = stripes.iter_mut().map(|stripe| {
+            let half = half_of(&[stripe.secret_to_a.len(), stripe.random.len(), stripe.b.len()]);
+            let (s1, s2) = stripe.secret_to_a.split_at_mut(half);
+            let (r1, r2) = stripe.random.split_at(half);
+            let (b1, b2) = stripe.b.split_at_mut(half);
+            Columns { in_place: vec![s1, s2], read: vec![r1, r2], written: vec![b1, b2] }
+        });
+        self.run(Work::split(), &mut columns.collect::<Vec<_>>())
+    }
+
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.combine(Work::combine(|first, second| twin::restore(first, second, letters)), stripes)
+    }
+
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.combine(Work::combine(|first, second| twin::rebuild(first, second, letters)), stripes)
     }
 
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
         let pad = &pad[..data.len()];
-        self.run(Work::Xor, Columns { in_place: &mut [data], read: &[pad], written: &mut [] })
+        let columns = Columns { in_place: vec![data], read: vec![pad], written: vec![] };
+        self.run(Work::Xor, &mut [columns])
     }
 
     fn seal(
@@ -489,16 +565,21 @@ pub(super) mod host {
                 Function::Share => (COLUMNS, launch.numbers[2]),
                 _ => panic!("kernels over jobs run in simulations of a device"),
             };
-            let mut written = 0;
-            for (number, (at, output)) in outputs.enumerate() {
-                assert_eq!(at, number * stride);
+            let outputs: Vec<_> = outputs.collect();
+            // Columns may be longer than what is in them by less than a vector.
+            let bytes = outputs.iter().map(|(_, output)| output.len()).sum::<usize>();
+            let columns = launch.down.len() / stride;
+            assert!(
+                launch.down.start == 0 && bytes.div_ceil(columns).next_multiple_of(16) == stride
+            );
+            for (at, output) in outputs {
+                let (number, at) = (at / stride, at % stride);
+                assert!(number < columns && at + output.len() <= stride);
                 output.fill(0);
                 for input in (0..inputs).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1) {
-                    otp::xor(output, &self.memory[input * stride..]);
+                    otp::xor(output, &self.memory[input * stride + at..]);
                 }
-                written += stride;
             }
-            assert_eq!(0..written, launch.down);
             Ok(())
         }
     }
@@ -516,6 +597,18 @@ pub(super) mod host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stripes_fill_pieces_and_are_cut_where_one_is_full() {
+        let cut = |lengths: &[usize], column_bytes| -> Vec<Vec<(usize, Range<usize>, usize)>> {
+            let part = |part: &Part| (part.stripe, part.range.clone(), part.at);
+            pieces(lengths, column_bytes).iter().map(|one| one.iter().map(part).collect()).collect()
+        };
+        assert!(cut(&[], 8).is_empty() && cut(&[0, 0], 8).is_empty());
+        let first = vec![(0, 0..5, 0), (2, 0..3, 5)];
+        assert_eq!(cut(&[5, 0, 12], 8), [first, vec![(2, 3..11, 0)], vec![(2, 11..12, 0)]]);
+        assert_eq!(cut(&[8, 8], 8), [[(0, 0..8, 0)], [(1, 0..8, 0)]]);
+    }
 
     #[test]
     fn rows_are_those_of_the_paper() {

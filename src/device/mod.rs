@@ -162,6 +162,29 @@ pub trait Queue: Send {
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error>;
 
+    /// Splits stripes of any even lengths, each as [`split`](Self::split) does, in few launches.
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.split(one.secret_to_a, one.random, one.b))
+    }
+
+    /// Restores stripes of any even lengths, each as [`restore`](Self::restore) does, in few launches.
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.restore(one.first, one.second, letters))
+    }
+
+    /// Rebuilds shares of stripes of any even lengths, each as [`rebuild`](Self::rebuild) does, in few launches.
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.rebuild(one.first, one.second, letters))
+    }
+
     /// `data ^= pad` ([`crate::kernel::otp::xor`]).
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
 
@@ -207,6 +230,24 @@ pub trait Queue: Send {
 
     /// The first entry of every seed and their number, in order ([`crate::kernel::lookup::scalar`]).
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;
+}
+
+/// One of the stripes of [`Queue::split_each`].
+pub struct ToSplit<'a> {
+    /// Becomes share A.
+    pub secret_to_a: &'a mut [u8],
+    /// Share C.
+    pub random: &'a [u8],
+    /// Becomes share B.
+    pub b: &'a mut [u8],
+}
+
+/// One of the stripes of [`Queue::restore_each`] and [`Queue::rebuild_each`].
+pub struct ToCombine<'a> {
+    /// A share, in the place of which is what comes of it.
+    pub first: &'a mut [u8],
+    /// Another share.
+    pub second: &'a [u8],
 }
 
 /// How a device is opened.

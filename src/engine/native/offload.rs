@@ -67,14 +67,7 @@ impl Offload {
 
     /// Which device each kernel of the engine was given to, and what became of that.
     pub fn described(&self) -> (Vec<KernelDevice>, Vec<String>) {
-        let choices = self.devices.choices().into_iter();
-        let own = choices.filter(|choice| KERNELS.iter().any(|own| own.name() == choice.kernel));
-        let devices = own.map(|choice| KernelDevice {
-            kernel: choice.kernel.into(),
-            device: choice.device.into(),
-            reason: choice.reason,
-        });
-        (devices.collect(), self.devices.notices())
+        (self.devices.described(&KERNELS), self.devices.notices())
     }
 
     /// A queue for one worker. Errors: the CPU's.
