@@ -215,7 +215,7 @@ Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream *s
 
 // Every kernel takes memory and three numbers, and some a table.
 Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigned int,
-                      unsigned int threads, unsigned int, unsigned int, unsigned int,
+                      unsigned int threads, unsigned int, unsigned int, unsigned int shared,
                       Stream *stream, void **arguments, void **) {
     Guard guard(lock);
     uint64_t memory;
@@ -229,7 +229,8 @@ Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigne
     if (kernel->reads_table) {
         std::memcpy(&table, arguments[4], sizeof table);
     }
-    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block) {
+    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block ||
+        shared > sizeof dsgd_shared) {
         return invalid_value;
     }
     return later(stream, [=] {
