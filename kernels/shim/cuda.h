@@ -15,6 +15,14 @@ inline uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned
     return {x, y, z, w};
 }
 
+// As much of it as is used: bytes of `low`, by number.
+inline unsigned int __byte_perm(unsigned int low, unsigned int, unsigned int places) {
+    unsigned int bytes = 0;
+    for (int i = 0; i < 4; i++) {
+        bytes |= (low >> 8 * (places >> 4 * i & 3u) & 0xffu) << 8 * i;
+    }
+    return bytes;
+}
 inline int __ffs(int word) { return __builtin_ffs(word); }
 inline unsigned int __funnelshift_r(unsigned int low, unsigned int high, unsigned int shift) {
     return static_cast<unsigned int>((static_cast<unsigned long long>(high) << 32 | low) >> (shift & 31u));

@@ -13,7 +13,7 @@ use crate::bench::kernels::Report;
 use crate::device::assign::KernelDevice;
 use crate::device::card::{CardState, Held};
 use crate::device::conformance::check_device;
-use crate::device::measure::{Effort, Figure};
+use crate::device::measure::Effort;
 use crate::device::setting::Setting;
 use crate::device::{self, BACKENDS};
 
@@ -191,23 +191,37 @@ fn check(context: &Context, names: &[String]) -> Outcome {
 
 /// Figures as a table, then the choices.
 fn describe(report: &Report) -> String {
-    let mut table = Table::new(["kernel", "device", "rate", "of the memory's"]);
-    let copy = |device: &str| {
-        let of_device = |figure: &&Figure| figure.kernel == "copy" && figure.device == device;
-        report.figures.iter().find(of_device).map(|figure| (figure.rate, figure.unit))
-    };
+    let mut table = Table::new(["kernel", "device", "threads", "best", "median", "limit", "share"]);
     for figure in &report.figures {
-        let share = copy(figure.device)
-            .filter(|(_, unit)| *unit == figure.unit)
-            .map_or_else(String::new, |(rate, _)| format!("{:.0} %", 100.0 * figure.rate / rate));
-        let rate = format!("{:.2} {}", figure.rate, figure.unit.name());
-        table.row([figure.kernel.into(), figure.device.into(), rate, share]);
+        let rate = |rate: f64| format!("{rate:.2} {}", figure.unit.name());
+        let (mut bound, mut share) = (String::new(), String::new());
+        if let Some(limit) = &figure.limit {
+            bound = format!("{}: {:.1} {}", limit.name, limit.rate, limit.unit.name());
+            share = format!("{:.2}", limit.share);
+        }
+        let (best, median) = (rate(figure.rate), rate(figure.median));
+        let threads = figure.workers.to_string();
+        table.row([
+            figure.kernel.into(),
+            figure.device.into(),
+            threads,
+            best,
+            median,
+            bound,
+            share,
+        ]);
     }
     let choices = report.choices.iter().fold(String::new(), |text, choice| {
         text + &format!("{}: {} ({})\n", choice.kernel, choice.device, choice.reason)
     });
-    format!("{}\nauto chooses\n{choices}", table.render())
+    format!("{}{WHAT_COUNTS}\nauto chooses\n{choices}", table.render())
 }
+
+const WHAT_COUNTS: &str = "
+Rates count bytes of the secret, of the data or of the copy, each once. The share of the copy counts bytes
+moved, read and written: 2 for each byte of a copy, 3 for one that is changed in place by another text, 4
+for one that is split.
+";
 
 /// Which device did which kernels, a line for each device and reason.
 pub(super) fn device_lines(devices: &[KernelDevice]) -> String {

@@ -13,7 +13,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 
 use super::card::Held;
-use super::measure::{Choice, Effort, Figure, choose, measure};
+use super::measure::{Choice, Effort, choose, measure_together};
 use super::setting::Setting;
 use super::steady::Steady;
 use super::table::{Genome, SeedTable};
@@ -134,9 +134,11 @@ impl Assignment {
     fn fastest_of(devices: Vec<Box<dyn Device>>, workers: usize) -> Arc<Self> {
         let mut notices = Vec::new();
         let cpu = open("cpu").expect("the CPU is always there");
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let together = workers.clamp(1, cores);
         let mut figures = Vec::new();
         for device in std::iter::once(&cpu).chain(&devices) {
-            match measure_together(device.as_ref(), workers) {
+            match measure_together(device.as_ref(), Effort::SHORT, together) {
                 Ok(measured) => {
                     figures.extend(measured.into_iter().filter(|figure| {
                         Kernel::ALL
@@ -405,32 +407,6 @@ fn has_graphics() -> bool {
         || ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| std::path::Path::new(path).exists())
 }
 
-/// What as many queues of a device do at the same time, as the workers of a run will use it.
-fn measure_together(device: &dyn Device, workers: usize) -> Result<Vec<Figure>, Error> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let together = workers.clamp(1, cores);
-    let measured: Vec<_> = thread::scope(|scope| {
-        let run = |_| scope.spawn(|| measure(device, Effort::SHORT));
-        let running: Vec<_> = (0..together).map(run).collect();
-        running.into_iter().map(|one| one.join().unwrap_or_else(|_| Ok(Vec::new()))).collect()
-    });
-    let mut all = Vec::new();
-    for figures in measured {
-        sum(&mut all, figures?);
-    }
-    Ok(all)
-}
-
-/// Adds the rates of `figures` to those of the same kernels.
-fn sum(all: &mut Vec<Figure>, figures: Vec<Figure>) {
-    for figure in figures {
-        match all.iter_mut().find(|known| known.kernel == figure.kernel) {
-            Some(known) => known.rate += figure.rate,
-            None => all.push(figure),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -505,20 +481,5 @@ pub(crate) mod tests {
     fn a_named_device_that_is_absent_is_an_error() {
         let cards: Setting = "cpu:1".parse().unwrap();
         assert!(matches!(Assignment::choose(&cards, 1), Err(Error::Absent { device: "cpu", .. })));
-    }
-
-    #[test]
-    fn rates_of_queues_at_a_time_add_up() {
-        let figure = |kernel, rate| Figure {
-            kernel,
-            device: "twin",
-            rate,
-            unit: crate::device::measure::Unit::Gigabytes,
-            runs: 1,
-        };
-        let mut all = Vec::new();
-        sum(&mut all, vec![figure("xor", 1.0), figure("split", 2.0)]);
-        sum(&mut all, vec![figure("xor", 3.0), figure("split", 2.5)]);
-        assert_eq!(all.iter().map(|figure| figure.rate).collect::<Vec<_>>(), [4.0, 4.5]);
     }
 }

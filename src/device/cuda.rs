@@ -16,7 +16,7 @@ use cudarc::driver::{
 };
 
 use super::card::CardState;
-use super::lane::{COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
+use super::lane::{Ability, COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
 use super::table::Resident;
 use super::{Device, Error, Queue};
 use cards::{Card, Cards, Working};
@@ -77,7 +77,7 @@ impl Device for Arc<Cards> {
             lane.map_err(|error| card.failed("take memory", error, piece_bytes))
         };
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes)))
+        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
     }
 
     /// Every card in use has the table: any of them may get the next queue.

@@ -7,16 +7,15 @@
 
 use std::ops::Range;
 
-use zeroize::{Zeroize, Zeroizing};
-
 use crate::base::ShareLetter;
-use crate::kernel::otp::{BLOCK_BYTES, Hash, Pad};
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::share as twin;
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::jobs::{self, Jobs};
+use super::sealing::{self, Powers, Sealing};
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Kernel, Queue, ToCombine, ToSplit, cpu};
+use super::{Error, Kernel, Queue, ToCombine, ToSplit};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
@@ -83,6 +82,35 @@ impl Function {
             _ => 64,
         }
     }
+}
+
+/// What the kernels of a device can do; what they cannot is done by the CPU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ability {
+    /// The kernels that there are.
+    pub(super) functions: &'static [Function],
+    /// How it seals.
+    pub(super) sealing: sealing::Ability,
+}
+
+impl Ability {
+    /// `kernels/`, `shaders/`.
+    pub(super) const ALL: Ability = Ability {
+        functions: &Function::ALL,
+        sealing: sealing::Ability { lanes: None, expands: true },
+    };
+
+    /// `hls/`.
+    pub(super) const HLS: Ability = Ability {
+        functions: &[
+            Function::Xor,
+            Function::Share,
+            Function::Otp,
+            Function::Align,
+            Function::Pairhmm,
+        ],
+        sealing: sealing::Ability { lanes: None, expands: false },
+    };
 }
 
 /// One start of a kernel on the memory of a lane.
@@ -182,10 +210,7 @@ pub(super) trait Lane: Send {
 pub(super) struct Lanes<L> {
     lanes: [L; 2],
     column_bytes: usize,
-    /// The device kernels there are; what others would do is done by the CPU.
-    functions: &'static [Function],
-    /// Lanes that a device has for the sums of a hash, where it cannot have others.
-    hash_lanes: Option<usize>,
+    ability: Ability,
 }
 
 /// Columns of a piece are at least so long, if there is as much: shorter ones would wait for the bus.
@@ -240,13 +265,8 @@ fn bytes_of(piece: &[Part]) -> usize {
 
 impl<L: Lane> Lanes<L> {
     /// `lanes` have room for columns of `column_bytes`.
-    pub(super) fn new(lanes: [L; 2], column_bytes: usize) -> Self {
-        Self { lanes, column_bytes, functions: &Function::ALL, hash_lanes: None }
-    }
-
-    /// For a device that has only these kernels and as many lanes for the sums of a hash.
-    pub(super) fn with(self, functions: &'static [Function], hash_lanes: Option<usize>) -> Self {
-        Self { functions, hash_lanes, ..self }
+    pub(super) fn new(lanes: [L; 2], column_bytes: usize, ability: Ability) -> Self {
+        Self { lanes, column_bytes, ability }
     }
 
     /// Does the work on the columns of all stripes; two pieces are on their way at a time.
@@ -287,24 +307,25 @@ impl<L: Lane> Lanes<L> {
         key: &[u8; BLOCK_BYTES],
         opens: bool,
     ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let mut pad_bytes = Zeroizing::new(vec![0; data.len()]);
-        cpu::otp::write(&pad, &mut pad_bytes);
-        let pad = &pad_bytes[..];
+        let pad = pad.slice(0..data.len());
+        let (ability, room) = (self.ability.sealing, COLUMNS * self.column_bytes);
         let mut powers = Powers::new(key);
         let mut hash = [0; BLOCK_BYTES];
         let mut on_their_way = [const { None::<(&mut [u8], Sealing)> }; 2];
-        let mut pieces = data.chunks_mut(self.column_bytes).zip(pad.chunks(self.column_bytes));
-        let mut turn = 0;
+        let mut pieces = data.chunks_mut(self.column_bytes);
+        let (mut turn, mut begin) = (0, 0);
         loop {
             if let Some((piece, sealing)) = on_their_way[turn].take() {
                 let sums = sealing.finish(&mut self.lanes[turn], piece)?;
                 hash = powers.extend(hash, &sums, sealing.blocks);
             }
             match pieces.next() {
-                Some((piece, pad)) => {
-                    let sealing = Sealing::of(piece.len(), self.hash_lanes);
-                    let power = powers.of(sealing.lanes);
-                    sealing.start(&mut self.lanes[turn], opens, [piece, &power, pad])?;
+                Some(piece) => {
+                    let sealing = Sealing::of(piece.len(), ability);
+                    let own = (pad.slice(begin..begin + piece.len()), &powers.of(sealing.lanes));
+                    let lane = &mut self.lanes[turn];
+                    sealing.start(lane, (ability, room), piece, own, opens)?;
+                    begin += piece.len();
                     on_their_way[turn] = Some((piece, sealing));
                 }
                 None if on_their_way[1 - turn].is_none() => return Ok(hash),
@@ -316,7 +337,7 @@ impl<L: Lane> Lanes<L> {
 
     /// Runs all jobs, a launch after the other; those that no launch can hold are done by the CPU.
     fn run_jobs<J: Jobs>(&mut self, jobs: &J) -> Result<Vec<J::Output>, Error> {
-        if !self.functions.contains(&J::FUNCTION) {
+        if !self.ability.functions.contains(&J::FUNCTION) {
             return Ok((0..jobs.count()).map(|job| jobs.on_cpu(job)).collect());
         }
         let mut batches = jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4);
@@ -481,96 +502,6 @@ fn half_of(lengths: &[usize]) -> usize {
     length / 2
 }
 
-/// How a piece of a message lies in a lane: its blocks, the sums of `lanes` threads, the power of the
-/// key that they use, and the pad: `otp.cu`, `otp.wgsl`.
-#[derive(Clone, Copy)]
-struct Sealing {
-    bytes: usize,
-    blocks: usize,
-    lanes: usize,
-}
-
-impl Sealing {
-    /// Blocks that a thread sums.
-    const BLOCKS_A_LANE: usize = 64;
-
-    fn of(bytes: usize, lanes: Option<usize>) -> Self {
-        let blocks = bytes.div_ceil(BLOCK_BYTES);
-        let lanes = lanes.unwrap_or_else(|| blocks.div_ceil(Self::BLOCKS_A_LANE));
-        Self { bytes, blocks, lanes }
-    }
-
-    fn start<L: Lane>(self, lane: &mut L, opens: bool, columns: [&[u8]; 3]) -> Result<(), Error> {
-        let power_at = (self.blocks + self.lanes) * BLOCK_BYTES;
-        let pad_at = power_at + BLOCK_BYTES;
-        let launch = Launch {
-            function: Function::Otp,
-            threads: self.lanes as u32,
-            numbers: [self.bytes as u32, self.lanes as u32, u32::from(opens)],
-            up: pad_at + self.blocks * BLOCK_BYTES,
-            down: 0..power_at,
-            table: None,
-        };
-        lane.start(&launch, [0, power_at, pad_at].into_iter().zip(columns))
-    }
-
-    /// Waits for the piece; gives the sums.
-    fn finish<L: Lane>(self, lane: &mut L, piece: &mut [u8]) -> Result<Vec<u8>, Error> {
-        let mut sums = vec![0; self.lanes * BLOCK_BYTES];
-        let sums_at = self.blocks * BLOCK_BYTES;
-        lane.finish([(0, piece), (sums_at, &mut sums[..])].into_iter())?;
-        Ok(sums)
-    }
-}
-
-/// Powers of a hash key. The product is that of RFC 8452: the hash of one block under the other.
-struct Powers {
-    key: [u8; BLOCK_BYTES],
-    /// The last one that was asked for.
-    last: (usize, [u8; BLOCK_BYTES]),
-}
-
-impl Powers {
-    fn new(key: &[u8; BLOCK_BYTES]) -> Self {
-        Self { key: *key, last: (1, *key) }
-    }
-
-    fn product(a: &[u8], b: &[u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
-        let mut hash = Hash::new(b);
-        hash.update(a);
-        hash.finish()
-    }
-
-    /// The key to the power `exponent`, which is at least one.
-    fn of(&mut self, exponent: usize) -> [u8; BLOCK_BYTES] {
-        if self.last.0 != exponent {
-            let mut power = self.key;
-            for bit in (0..exponent.ilog2()).rev() {
-                power = Self::product(&power, &power);
-                if exponent >> bit & 1 == 1 {
-                    power = Self::product(&power, &self.key);
-                }
-            }
-            self.last = (exponent, power);
-        }
-        self.last.1
-    }
-
-    /// The hash of a message, from that of its beginning and the sums of the `blocks` that follow.
-    fn extend(&mut self, hash: [u8; BLOCK_BYTES], sums: &[u8], blocks: usize) -> [u8; BLOCK_BYTES] {
-        let raised = Self::product(&hash, &self.of(blocks));
-        let own = Self::product(sums, &self.key);
-        std::array::from_fn(|byte| raised[byte] ^ own[byte])
-    }
-}
-
-impl Drop for Powers {
-    fn drop(&mut self) {
-        self.key.zeroize();
-        self.last.1.zeroize();
-    }
-}
-
 /// A device in host memory, which does what the kernels do, and only when its results are wanted: so the
 /// cutting is tested on every machine.
 #[cfg(test)]
@@ -632,7 +563,7 @@ pub(super) mod host {
 
     /// A queue with pieces of `column_bytes`.
     pub fn queue(column_bytes: usize) -> Box<dyn Queue> {
-        Box::new(Lanes::new([HostLane::default(), HostLane::default()], column_bytes))
+        Box::new(Lanes::new([HostLane::default(), HostLane::default()], column_bytes, Ability::ALL))
     }
 }
 

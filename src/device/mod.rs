@@ -19,6 +19,7 @@ mod jobs;
 mod lane;
 pub mod measure;
 mod process;
+mod sealing;
 pub mod setting;
 pub mod steady;
 pub mod table;

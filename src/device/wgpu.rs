@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use wgpu::{BufferUsages, MapMode, PollType};
 
-use super::lane::{COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
+use super::lane::{
+    Ability, COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride,
+};
 use super::table::Resident;
 use super::{Device, Error, Queue};
 
@@ -181,7 +183,7 @@ impl Device for Arc<Gpu> {
             lane => lane,
         };
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes)))
+        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
     }
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {

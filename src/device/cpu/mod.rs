@@ -11,6 +11,7 @@ use crate::kernel::otp::{BLOCK_BYTES, Pad};
 pub mod align;
 pub mod chacha20;
 pub mod keystream;
+mod lanes;
 pub mod lookup;
 pub mod otp;
 pub mod pack;
@@ -38,7 +39,7 @@ impl Device for Cpu {
     }
 
     fn queue(&self, _piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
-        Ok(Box::new(Cpu))
+        Ok(Box::<Memory>::default())
     }
 
     /// Nothing: the CPU reads tables where they are.
@@ -47,7 +48,13 @@ impl Device for Cpu {
     }
 }
 
-impl Queue for Cpu {
+/// What the kernels keep from batch to batch.
+#[derive(Default)]
+struct Memory {
+    align: align::Lanes,
+}
+
+impl Queue for Memory {
     fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
         share::split(secret_to_a, random, b);
         Ok(())
@@ -107,11 +114,7 @@ impl Queue for Cpu {
         pairs: &[kernel::align::Pair<'_>],
         scores: &kernel::align::Scores,
     ) -> Result<Vec<Option<kernel::align::Placement>>, Error> {
-        let (mut matrix, mut rows) = (kernel::align::Matrix::default(), align::Rows::default());
-        let aligned = pairs
-            .iter()
-            .map(|pair| align::align(pair.query, pair.target, scores, &mut matrix, &mut rows));
-        Ok(aligned.collect())
+        Ok(align::align_all(pairs, scores, &mut self.align))
     }
 
     fn pairhmm(&mut self, batch: &kernel::pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
