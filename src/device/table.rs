@@ -14,9 +14,12 @@ use super::{Device, Error};
 /// What a device made of the words of a table; only that device can use it.
 pub type Resident = Arc<dyn Any + Send + Sync>;
 
+/// Numbers in this machine's memory, whoever has them there: a vector, a mapped file.
+pub type Shared<T> = Arc<dyn AsRef<[T]> + Send + Sync>;
+
 /// A packed reference, in this machine's memory and on a device.
 pub struct Genome {
-    words: Arc<[GenomeWord]>,
+    words: Shared<GenomeWord>,
     parts: Vec<Resident>,
     /// Words of each part, besides those that a read may reach over into the next.
     part_words: usize,
@@ -29,7 +32,8 @@ impl Genome {
     /// Copies the reference to a device.
     ///
     /// Errors: the device's, when its memory cannot hold it.
-    pub fn load(device: &dyn Device, words: Arc<[GenomeWord]>) -> Result<Self, Error> {
+    pub fn load(device: &dyn Device, shared: Shared<GenomeWord>) -> Result<Self, Error> {
+        let words = (*shared).as_ref();
         let most = device.table_bytes_max() / size_of::<GenomeWord>();
         let part_words = most.saturating_sub(OVERLAP_WORDS).clamp(1, words.len().max(1));
         let part = |begin: usize| {
@@ -38,12 +42,12 @@ impl Genome {
         };
         let parts: Result<Vec<_>, _> =
             (0..words.len().max(1)).step_by(part_words).map(part).collect();
-        Ok(Self { parts: parts?, part_words, words })
+        Ok(Self { parts: parts?, part_words, words: shared })
     }
 
     /// The reference in this machine's memory.
     pub fn words(&self) -> &[GenomeWord] {
-        &self.words
+        (*self.words).as_ref()
     }
 
     /// The part that a read laid at `position` needs.
@@ -64,8 +68,8 @@ impl Genome {
 
 /// An index of seeds, in this machine's memory and on a device.
 pub struct SeedTable {
-    buckets: Arc<[u32]>,
-    entries: Arc<[u64]>,
+    buckets: Shared<u32>,
+    entries: Shared<u64>,
     hash_bits: u32,
     bucket_bits: u32,
     /// Each with its first bucket.
@@ -81,18 +85,23 @@ impl SeedTable {
     /// When the index is not sound ([`Seeds::is_sound`]): whoever reads one from a file checks that.
     pub fn load(
         device: &dyn Device,
-        buckets: Arc<[u32]>,
-        entries: Arc<[u64]>,
+        buckets: Shared<u32>,
+        entries: Shared<u64>,
         (hash_bits, bucket_bits): (u32, u32),
     ) -> Result<Self, Error> {
-        let seeds = Seeds { buckets: &buckets, entries: &entries, hash_bits, bucket_bits };
+        let seeds = Seeds {
+            buckets: (*buckets).as_ref(),
+            entries: (*entries).as_ref(),
+            hash_bits,
+            bucket_bits,
+        };
         assert!(seeds.is_sound(), "an index of seeds is sound");
         let mut parts = Vec::new();
         let mut first = 0;
-        while parts.is_empty() || first + 1 < buckets.len() {
-            let end = part_end(&buckets, first, device.table_bytes_max());
-            let own = buckets[first] as usize..buckets[end] as usize;
-            let words = [&buckets[first..=end], bytemuck::cast_slice(&entries[own])];
+        while parts.is_empty() || first + 1 < seeds.buckets.len() {
+            let end = part_end(seeds.buckets, first, device.table_bytes_max());
+            let own = seeds.buckets[first] as usize..seeds.buckets[end] as usize;
+            let words = [&seeds.buckets[first..=end], bytemuck::cast_slice(&seeds.entries[own])];
             parts.push((first, device.table(&words)?));
             first = end;
         }
@@ -102,8 +111,8 @@ impl SeedTable {
     /// The index in this machine's memory.
     pub fn seeds(&self) -> Seeds<'_> {
         Seeds {
-            buckets: &self.buckets,
-            entries: &self.entries,
+            buckets: (*self.buckets).as_ref(),
+            entries: (*self.entries).as_ref(),
             hash_bits: self.hash_bits,
             bucket_bits: self.bucket_bits,
         }
@@ -118,7 +127,8 @@ impl SeedTable {
     /// A part, its first bucket's number, and how many buckets it has.
     pub(super) fn part(&self, part: usize) -> (&Resident, usize, usize) {
         let (first, resident) = &self.parts[part];
-        let end = self.parts.get(part + 1).map_or(self.buckets.len() - 1, |(next, _)| *next);
+        let end =
+            self.parts.get(part + 1).map_or(self.seeds().buckets.len() - 1, |(next, _)| *next);
         (resident, *first, end - first)
     }
 
