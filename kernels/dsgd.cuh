@@ -7,6 +7,18 @@
 #ifndef DSGD_CUH
 #define DSGD_CUH
 
+// Before a loop that is to be unrolled, wholly or by eight; the simulation on a CPU has no need of it.
+#ifdef __CUDACC__
+#define DSGD_UNROLL _Pragma("unroll")
+#define DSGD_UNROLL_8 _Pragma("unroll 8")
+#else
+#define DSGD_UNROLL
+#define DSGD_UNROLL_8
+#endif
+
+// What the threads of a block share: as much as a launch asks for. Each thread uses words of its own.
+extern __shared__ unsigned int dsgd_shared[];
+
 // Which vector of the piece, or which job of the launch, this thread works on.
 __device__ inline unsigned int dsgd_index() {
     return blockIdx.x * blockDim.x + threadIdx.x;

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use serde::{Deserialize, Serialize};
+
 use super::card::Held;
-use super::measure::{Choice, Effort, Figure, choose, measure};
+use super::measure::{Choice, Effort, choose, measure_together};
 use super::setting::Setting;
 use super::steady::Steady;
-use super::table::{Genome, SeedTable};
+use super::table::{Genome, SeedTable, Shared};
 use super::{BACKENDS, Device, Error, Kernel, Queue, open};
 use crate::base::fault::with_causes;
 use crate::kernel::ungapped::GenomeWord;
@@ -40,6 +42,17 @@ pub struct Assignment {
     notices: Mutex<Vec<String>>,
 }
 
+/// The device that does a kernel, in a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDevice {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Name of the device.
+    pub device: String,
+    /// Why it was chosen, and what the hardware calls itself.
+    pub reason: String,
+}
+
 /// A device in use.
 struct Used {
     device: Box<dyn Device>,
@@ -47,14 +60,15 @@ struct Used {
     lacked_memory: AtomicBool,
     /// Pieces of its queues; halved when memory does not suffice.
     piece_bytes: AtomicUsize,
-    /// Queues that were planned and are not open yet.
-    queues_to_come: AtomicUsize,
+    /// Queues that were planned.
+    queues_planned: usize,
+    queues_open: AtomicUsize,
 }
 
 impl Assignment {
     /// Everything on the CPU, without a look at other devices.
     pub fn cpu() -> Arc<Self> {
-        Self::on_cpu_because("it was asked for")
+        Self::cpu_because("it was asked for")
     }
 
     /// What `setting` says, for as many worker threads.
@@ -88,7 +102,8 @@ impl Assignment {
         Self::new(vec![device], choices, workers, Vec::new())
     }
 
-    fn on_cpu_because(reason: &str) -> Arc<Self> {
+    /// Everything on the CPU, with the reason for reports.
+    pub fn cpu_because(reason: &str) -> Arc<Self> {
         let choice = |kernel| Choice::new(kernel, "cpu", reason);
         Self::new(Vec::new(), Kernel::ALL.into_iter().map(choice).collect(), 1, Vec::new())
     }
@@ -110,7 +125,7 @@ impl Assignment {
             }
         }
         if devices.is_empty() {
-            return Self::on_cpu_because(&reasons.join("; "));
+            return Self::cpu_because(&reasons.join("; "));
         }
         Self::fastest_of(devices, workers)
     }
@@ -119,9 +134,11 @@ impl Assignment {
     fn fastest_of(devices: Vec<Box<dyn Device>>, workers: usize) -> Arc<Self> {
         let mut notices = Vec::new();
         let cpu = open("cpu").expect("the CPU is always there");
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let together = workers.clamp(1, cores);
         let mut figures = Vec::new();
         for device in std::iter::once(&cpu).chain(&devices) {
-            match measure_together(device.as_ref(), workers) {
+            match measure_together(device.as_ref(), Effort::SHORT, together) {
                 Ok(measured) => {
                     figures.extend(measured.into_iter().filter(|figure| {
                         Kernel::ALL
@@ -137,7 +154,7 @@ impl Assignment {
 
     fn new(
         devices: Vec<Box<dyn Device>>,
-        choices: Vec<Choice>,
+        mut choices: Vec<Choice>,
         workers: usize,
         mut notices: Vec<String>,
     ) -> Arc<Self> {
@@ -149,6 +166,11 @@ impl Assignment {
             .map(|device| Used::plan(device, workers.max(1)))
             .collect();
         notices.extend(devices.iter().filter_map(|used| crowded(used.device.as_ref())));
+        for used in &devices {
+            let model = used.device.model();
+            let own = choices.iter_mut().filter(|choice| choice.device == used.device.name());
+            own.for_each(|choice| choice.reason += &format!("; {model}"));
+        }
         let place = |kernel: Kernel| {
             let choice = choices.iter().find(|choice| choice.kernel == kernel.name())?;
             devices.iter().position(|used| used.device.name() == choice.device)
@@ -174,8 +196,8 @@ impl Assignment {
     /// Puts a reference where the kernel over it is done.
     ///
     /// Errors: those of the CPU. On a device it may fail: the CPU takes the kernel over, with a notice.
-    pub fn genome(&self, words: Arc<[GenomeWord]>) -> Result<Genome, Error> {
-        let bytes = size_of_val(&*words) as u64;
+    pub fn genome(&self, words: Shared<GenomeWord>) -> Result<Genome, Error> {
+        let bytes = size_of_val((*words).as_ref()) as u64;
         if let Some(device) = self.device_for_table(Kernel::Ungapped, bytes) {
             match Genome::load(device, Arc::clone(&words)) {
                 Ok(genome) => return Ok(genome),
@@ -193,11 +215,12 @@ impl Assignment {
     /// As [`SeedTable::load`].
     pub fn seeds(
         &self,
-        buckets: Arc<[u32]>,
-        entries: Arc<[u64]>,
+        buckets: Shared<u32>,
+        entries: Shared<u64>,
         bits: (u32, u32),
     ) -> Result<SeedTable, Error> {
-        let bytes = (size_of_val(&*buckets) + size_of_val(&*entries)) as u64;
+        let bytes = size_of_val((*buckets).as_ref()) + size_of_val((*entries).as_ref());
+        let bytes = bytes as u64;
         if let Some(device) = self.device_for_table(Kernel::Lookup, bytes) {
             match SeedTable::load(device, Arc::clone(&buckets), Arc::clone(&entries), bits) {
                 Ok(table) => return Ok(table),
@@ -205,6 +228,17 @@ impl Assignment {
             }
         }
         SeedTable::load(open("cpu")?.as_ref(), buckets, entries, bits)
+    }
+
+    /// Which device was chosen for each of these kernels, and why, for a report.
+    pub fn described(&self, kernels: &[Kernel]) -> Vec<KernelDevice> {
+        let wanted = |choice: &&Choice| kernels.iter().any(|one| one.name() == choice.kernel);
+        let described = |choice: &Choice| KernelDevice {
+            kernel: choice.kernel.into(),
+            device: choice.device.into(),
+            reason: choice.reason.clone(),
+        };
+        self.choices.iter().filter(wanted).map(described).collect()
     }
 
     /// Which device was chosen for each kernel, and why.
@@ -244,13 +278,17 @@ impl Assignment {
                     }
                 }
                 opened => {
-                    let less = |count: usize| count.checked_sub(1);
-                    let (relaxed, count) = (Ordering::Relaxed, &used.queues_to_come);
-                    let _ = count.fetch_update(relaxed, relaxed, less);
-                    return opened.map(|queue| (queue, piece_bytes));
+                    let queue = opened?;
+                    used.queues_open.fetch_add(1, Ordering::Relaxed);
+                    return Ok((queue, piece_bytes));
                 }
             }
         }
+    }
+
+    /// Counts a queue that was opened as closed.
+    pub(super) fn close_queue(&self, place: usize) {
+        self.devices[place].queues_open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Makes the pieces of a device's queues smaller than `piece_bytes`, unless they are so already; false
@@ -299,7 +337,8 @@ impl Assignment {
     /// come.
     fn device_for_table(&self, kernel: Kernel, bytes: u64) -> Option<&dyn Device> {
         let used = &self.devices[self.device_of(kernel)?];
-        let queues = used.queues_to_come.load(Ordering::Relaxed) as u64;
+        let open = used.queues_open.load(Ordering::Relaxed);
+        let queues = used.queues_planned.saturating_sub(open) as u64;
         let piece_bytes = used.piece_bytes.load(Ordering::Relaxed) as u64;
         let wanted = bytes + queues * PIECES_OF_QUEUE * piece_bytes;
         let room = used.device.room(wanted);
@@ -341,7 +380,8 @@ impl Used {
             lost: AtomicBool::new(false),
             lacked_memory: AtomicBool::new(false),
             piece_bytes: AtomicUsize::new(piece_bytes),
-            queues_to_come: AtomicUsize::new(workers),
+            queues_planned: workers,
+            queues_open: AtomicUsize::new(0),
         }
     }
 }
@@ -368,40 +408,14 @@ fn has_graphics() -> bool {
         || ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| std::path::Path::new(path).exists())
 }
 
-/// What as many queues of a device do at the same time, as the workers of a run will use it.
-fn measure_together(device: &dyn Device, workers: usize) -> Result<Vec<Figure>, Error> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let together = workers.clamp(1, cores);
-    let measured: Vec<_> = thread::scope(|scope| {
-        let run = |_| scope.spawn(|| measure(device, Effort::SHORT));
-        let running: Vec<_> = (0..together).map(run).collect();
-        running.into_iter().map(|one| one.join().unwrap_or_else(|_| Ok(Vec::new()))).collect()
-    });
-    let mut all = Vec::new();
-    for figures in measured {
-        sum(&mut all, figures?);
-    }
-    Ok(all)
-}
-
-/// Adds the rates of `figures` to those of the same kernels.
-fn sum(all: &mut Vec<Figure>, figures: Vec<Figure>) {
-    for figure in figures {
-        match all.iter_mut().find(|known| known.kernel == figure.kernel) {
-            Some(known) => known.rate += figure.rate,
-            None => all.push(figure),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::device::conformance::check_queue;
     use crate::device::table::Resident;
 
     /// The CPU by another name, without one kernel.
-    struct Twin;
+    pub(crate) struct Twin;
 
     impl Device for Twin {
         fn name(&self) -> &'static str {
@@ -468,20 +482,5 @@ mod tests {
     fn a_named_device_that_is_absent_is_an_error() {
         let cards: Setting = "cpu:1".parse().unwrap();
         assert!(matches!(Assignment::choose(&cards, 1), Err(Error::Absent { device: "cpu", .. })));
-    }
-
-    #[test]
-    fn rates_of_queues_at_a_time_add_up() {
-        let figure = |kernel, rate| Figure {
-            kernel,
-            device: "twin",
-            rate,
-            unit: crate::device::measure::Unit::Gigabytes,
-            runs: 1,
-        };
-        let mut all = Vec::new();
-        sum(&mut all, vec![figure("xor", 1.0), figure("split", 2.0)]);
-        sum(&mut all, vec![figure("xor", 3.0), figure("split", 2.5)]);
-        assert_eq!(all.iter().map(|figure| figure.rate).collect::<Vec<_>>(), [4.0, 4.5]);
     }
 }

@@ -12,7 +12,7 @@ use crate::base::ShareLetter;
 use crate::kernel::otp::{BLOCK_BYTES, Expansion, Pad};
 use crate::kernel::{otp, share};
 
-use super::{Device, Error, Queue};
+use super::{Device, Error, Queue, ToCombine, ToSplit};
 
 const PAIRS: [(ShareLetter, ShareLetter); 6] = [
     (ShareLetter::A, ShareLetter::C),
@@ -71,6 +71,35 @@ fn check_sharing(queue: &mut dyn Queue, length: usize, noise: &mut Noise) -> Out
         let mut rebuilt = shares[first].clone();
         queue.rebuild(&mut rebuilt, &shares[second], letters).map_err(failed)?;
         equal(&format!("third of {letters:?}"), length, &rebuilt, &shares[3 - first - second])?;
+    }
+    Ok(())
+}
+
+/// Stripes of several lengths in one call: share B and A of each, then each secret and third share.
+fn check_stripes(queue: &mut dyn Queue, lengths: &[usize], noise: &mut Noise) -> Outcome {
+    let failed = |error: Error| format!("stripes of {lengths:?} bytes: {error}");
+    let secrets: Vec<_> = lengths.iter().map(|length| noise.bytes(*length)).collect();
+    let randoms: Vec<_> = lengths.iter().map(|length| noise.bytes(*length)).collect();
+    let (mut to_a, mut b) = (secrets.clone(), randoms.clone());
+    let slices = to_a.iter_mut().zip(&randoms).zip(&mut b);
+    let mut to_split: Vec<_> =
+        slices.map(|((secret_to_a, random), b)| ToSplit { secret_to_a, random, b }).collect();
+    queue.split_each(&mut to_split).map_err(failed)?;
+    let letters = (ShareLetter::A, ShareLetter::B);
+    let (mut restored, mut rebuilt) = (to_a.clone(), to_a.clone());
+    fn pairs<'a>(first: &'a mut [Vec<u8>], second: &'a [Vec<u8>]) -> Vec<ToCombine<'a>> {
+        let both = first.iter_mut().zip(second);
+        both.map(|(first, second)| ToCombine { first, second }).collect()
+    }
+    queue.restore_each(&mut pairs(&mut restored, &b), letters).map_err(failed)?;
+    queue.rebuild_each(&mut pairs(&mut rebuilt, &b), letters).map_err(failed)?;
+    for (at, secret) in secrets.iter().enumerate() {
+        let (mut twin_a, mut twin_b) = (secret.clone(), vec![0; secret.len()]);
+        share::split(&mut twin_a, &randoms[at], &mut twin_b);
+        equal("share A among stripes", secret.len(), &to_a[at], &twin_a)?;
+        equal("share B among stripes", secret.len(), &b[at], &twin_b)?;
+        equal("secret among stripes", secret.len(), &restored[at], secret)?;
+        equal("third share among stripes", secret.len(), &rebuilt[at], &randoms[at])?;
     }
     Ok(())
 }
@@ -154,6 +183,8 @@ fn check_columns(queue: &mut dyn Queue, rounds: usize, length_max: usize) -> Out
     for length in [0, 2, 30, 4096, length_max] {
         check_sharing(queue, length, noise)?;
     }
+    check_stripes(queue, &[], noise)?;
+    check_stripes(queue, &[0, 34, 0, 2, 1000, length_max / 4 * 2, 16], noise)?;
     for length in [0, 1, 2, 3, 15, 16, 17, 4095, 4097, length_max - 1] {
         check_xor(queue, length, noise)?;
     }

@@ -7,16 +7,15 @@
 
 use std::ops::Range;
 
-use zeroize::{Zeroize, Zeroizing};
-
 use crate::base::ShareLetter;
-use crate::kernel::otp::{BLOCK_BYTES, Hash, Pad};
+use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::share as twin;
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::jobs::{self, Jobs};
+use super::sealing::{self, Powers, Sealing};
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Kernel, Queue, cpu};
+use super::{Error, Kernel, Queue, ToCombine, ToSplit};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
@@ -80,9 +79,46 @@ impl Function {
     pub(super) fn block(self) -> u32 {
         match self {
             Function::Xor | Function::Share | Function::Otp => 256,
+            Function::Align | Function::Pairhmm => 32,
             _ => 64,
         }
     }
+}
+
+/// What the kernels of a device can do; what they cannot is done by the CPU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ability {
+    /// The kernels that there are.
+    pub(super) functions: &'static [Function],
+    /// How it seals.
+    pub(super) sealing: sealing::Ability,
+    /// Whether its threads align two pairs each.
+    pub(super) aligns_two: bool,
+}
+
+impl Ability {
+    /// `kernels/`.
+    pub(super) const CUDA: Ability = Ability {
+        functions: &Function::ALL,
+        sealing: sealing::Ability { lanes: None, expands: true },
+        aligns_two: true,
+    };
+
+    /// `shaders/`.
+    pub(super) const WGSL: Ability = Ability { aligns_two: false, ..Ability::CUDA };
+
+    /// `hls/`.
+    pub(super) const HLS: Ability = Ability {
+        functions: &[
+            Function::Xor,
+            Function::Share,
+            Function::Otp,
+            Function::Align,
+            Function::Pairhmm,
+        ],
+        sealing: sealing::Ability { lanes: None, expands: false },
+        aligns_two: false,
+    };
 }
 
 /// One start of a kernel on the memory of a lane.
@@ -100,9 +136,17 @@ pub(super) struct Launch {
     pub(super) down: Range<usize>,
     /// What the kernel reads besides the memory.
     pub(super) table: Option<Resident>,
+    /// Words of what the threads of a block share, for each thread.
+    pub(super) shared_words: usize,
 }
 
 impl Launch {
+    /// What the threads of a block share, in bytes.
+    #[cfg(feature = "cuda")]
+    pub(super) fn shared_bytes(&self) -> u32 {
+        4 * self.shared_words as u32 * self.function.block()
+    }
+
     /// The memory that the kernel touches, in bytes.
     #[cfg(test)]
     pub(super) fn reach(&self) -> usize {
@@ -152,6 +196,7 @@ impl Work {
             up: inputs * stride,
             down: 0..outputs as usize * stride,
             table: None,
+            shared_words: 0,
         }
     }
 }
@@ -182,51 +227,90 @@ pub(super) trait Lane: Send {
 pub(super) struct Lanes<L> {
     lanes: [L; 2],
     column_bytes: usize,
-    /// The device kernels there are; what others would do is done by the CPU.
-    functions: &'static [Function],
-    /// Lanes that a device has for the sums of a hash, where it cannot have others.
-    hash_lanes: Option<usize>,
+    ability: Ability,
 }
 
-/// The columns of a whole job: inputs are `in_place` and `read`, outputs `in_place` and `written`.
-struct Columns<'c, 'a> {
-    in_place: &'c mut [&'a mut [u8]],
-    read: &'c [&'a [u8]],
-    written: &'c mut [&'a mut [u8]],
+/// Columns of a piece are at least so long, if there is as much: shorter ones would wait for the bus.
+const PIECE_BYTES_MIN: usize = 512 << 10;
+
+/// The columns of a whole stripe: inputs are `in_place` and `read`, outputs `in_place` and `written`.
+struct Columns<'a> {
+    in_place: Vec<&'a mut [u8]>,
+    read: Vec<&'a [u8]>,
+    written: Vec<&'a mut [u8]>,
+}
+
+impl Columns<'_> {
+    fn len(&self) -> usize {
+        self.in_place[0].len()
+    }
+}
+
+/// A part of a stripe's columns, and where it begins in those of its piece.
+struct Part {
+    stripe: usize,
+    range: Range<usize>,
+    at: usize,
+}
+
+/// Cuts the columns of stripes of these lengths, laid after each other, into pieces.
+fn pieces(lengths: &[usize], column_bytes: usize) -> Vec<Vec<Part>> {
+    let mut pieces = vec![Vec::new()];
+    let mut filled = 0;
+    for (stripe, &length) in lengths.iter().enumerate() {
+        let mut begin = 0;
+        while begin < length {
+            if filled == column_bytes {
+                pieces.push(Vec::new());
+                filled = 0;
+            }
+            let end = length.min(begin + column_bytes - filled);
+            let last = pieces.last_mut().expect("there is always one");
+            last.push(Part { stripe, range: begin..end, at: filled });
+            filled += end - begin;
+            begin = end;
+        }
+    }
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+/// Bytes of a column of a piece.
+fn bytes_of(piece: &[Part]) -> usize {
+    piece.last().map_or(0, |part| part.at + part.range.len())
 }
 
 impl<L: Lane> Lanes<L> {
     /// `lanes` have room for columns of `column_bytes`.
-    pub(super) fn new(lanes: [L; 2], column_bytes: usize) -> Self {
-        Self { lanes, column_bytes, functions: &Function::ALL, hash_lanes: None }
+    pub(super) fn new(lanes: [L; 2], column_bytes: usize, ability: Ability) -> Self {
+        Self { lanes, column_bytes, ability }
     }
 
-    /// For a device that has only these kernels and as many lanes for the sums of a hash.
-    pub(super) fn with(self, functions: &'static [Function], hash_lanes: Option<usize>) -> Self {
-        Self { functions, hash_lanes, ..self }
-    }
-
-    fn run(&mut self, work: Work, mut columns: Columns<'_, '_>) -> Result<(), Error> {
-        let total = columns.in_place[0].len();
-        let mut on_their_way = [const { None::<Range<usize>> }; 2];
+    /// Does the work on the columns of all stripes; two pieces are on their way at a time.
+    fn run(&mut self, work: Work, stripes: &mut [Columns<'_>]) -> Result<(), Error> {
+        let lengths: Vec<usize> = stripes.iter().map(Columns::len).collect();
+        let quarter = lengths.iter().sum::<usize>().div_ceil(4).max(PIECE_BYTES_MIN);
+        let mut on_their_way = [const { None::<Vec<Part>> }; 2];
         let mut turn = 0;
-        for begin in (0..total).step_by(self.column_bytes) {
-            let piece = begin..total.min(begin + self.column_bytes);
+        for piece in pieces(&lengths, quarter.min(self.column_bytes)) {
             let lane = &mut self.lanes[turn];
             if let Some(done) = on_their_way[turn].take() {
-                Self::finish(lane, &mut columns, done)?;
+                Self::finish(lane, stripes, &done)?;
             }
-            let stride = stride(piece.len());
-            let in_place = columns.in_place.iter().map(|column| &column[piece.clone()]);
-            let read = columns.read.iter().map(|column| &column[piece.clone()]);
-            let inputs = in_place.chain(read).enumerate();
-            lane.start(&work.launch(stride), inputs.map(|(at, input)| (at * stride, input)))?;
+            let stride = stride(bytes_of(&piece));
+            let inputs = piece.iter().flat_map(|part| {
+                let columns = &stripes[part.stripe];
+                let in_place = columns.in_place.iter().map(|column| &**column);
+                let all = in_place.chain(columns.read.iter().copied()).enumerate();
+                all.map(move |(at, column)| (at * stride + part.at, &column[part.range.clone()]))
+            });
+            lane.start(&work.launch(stride), inputs)?;
             on_their_way[turn] = Some(piece);
             turn = 1 - turn;
         }
         for turn in [turn, 1 - turn] {
             if let Some(done) = on_their_way[turn].take() {
-                Self::finish(&mut self.lanes[turn], &mut columns, done)?;
+                Self::finish(&mut self.lanes[turn], stripes, &done)?;
             }
         }
         Ok(())
@@ -240,24 +324,25 @@ impl<L: Lane> Lanes<L> {
         key: &[u8; BLOCK_BYTES],
         opens: bool,
     ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let mut pad_bytes = Zeroizing::new(vec![0; data.len()]);
-        cpu::otp::write(&pad, &mut pad_bytes);
-        let pad = &pad_bytes[..];
+        let pad = pad.slice(0..data.len());
+        let (ability, room) = (self.ability.sealing, COLUMNS * self.column_bytes);
         let mut powers = Powers::new(key);
         let mut hash = [0; BLOCK_BYTES];
         let mut on_their_way = [const { None::<(&mut [u8], Sealing)> }; 2];
-        let mut pieces = data.chunks_mut(self.column_bytes).zip(pad.chunks(self.column_bytes));
-        let mut turn = 0;
+        let mut pieces = data.chunks_mut(self.column_bytes);
+        let (mut turn, mut begin) = (0, 0);
         loop {
             if let Some((piece, sealing)) = on_their_way[turn].take() {
                 let sums = sealing.finish(&mut self.lanes[turn], piece)?;
                 hash = powers.extend(hash, &sums, sealing.blocks);
             }
             match pieces.next() {
-                Some((piece, pad)) => {
-                    let sealing = Sealing::of(piece.len(), self.hash_lanes);
-                    let power = powers.of(sealing.lanes);
-                    sealing.start(&mut self.lanes[turn], opens, [piece, &power, pad])?;
+                Some(piece) => {
+                    let sealing = Sealing::of(piece.len(), ability);
+                    let own = (pad.slice(begin..begin + piece.len()), &powers.of(sealing.lanes));
+                    let lane = &mut self.lanes[turn];
+                    sealing.start(lane, (ability, room), piece, own, opens)?;
+                    begin += piece.len();
                     on_their_way[turn] = Some((piece, sealing));
                 }
                 None if on_their_way[1 - turn].is_none() => return Ok(hash),
@@ -269,7 +354,7 @@ impl<L: Lane> Lanes<L> {
 
     /// Runs all jobs, a launch after the other; those that no launch can hold are done by the CPU.
     fn run_jobs<J: Jobs>(&mut self, jobs: &J) -> Result<Vec<J::Output>, Error> {
-        if !self.functions.contains(&J::FUNCTION) {
+        if !self.ability.functions.contains(&J::FUNCTION) {
             return Ok((0..jobs.count()).map(|job| jobs.on_cpu(job)).collect());
         }
         let mut batches = jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4);
@@ -296,32 +381,35 @@ impl<L: Lane> Lanes<L> {
         Ok(by_hand.map(|(job, result)| result.unwrap_or_else(|| jobs.on_cpu(job))).collect())
     }
 
-    fn finish(
-        lane: &mut L,
-        columns: &mut Columns<'_, '_>,
-        piece: Range<usize>,
-    ) -> Result<(), Error> {
-        let stride = stride(piece.len());
-        let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut()).enumerate();
-        lane.finish(outputs.map(|(at, column)| (at * stride, &mut column[piece.clone()])))
+    fn finish(lane: &mut L, stripes: &mut [Columns<'_>], piece: &[Part]) -> Result<(), Error> {
+        let stride = stride(bytes_of(piece));
+        let mut parts = piece.iter().peekable();
+        let stripes = stripes.iter_mut().enumerate().filter_map(|(stripe, columns)| {
+            parts.next_if(|part| part.stripe == stripe).map(|part| (part, columns))
+        });
+        let outputs = stripes.flat_map(|(part, columns)| {
+            let outputs = columns.in_place.iter_mut().chain(columns.written.iter_mut());
+            outputs
+                .enumerate()
+                .map(move |(at, column)| (at * stride + part.at, &mut column[part.range.clone()]))
+        });
+        lane.finish(outputs)
     }
 
-    fn combine(&mut self, work: Work, first: &mut [u8], second: &[u8]) -> Result<(), Error> {
-        let half = half_of(&[first.len(), second.len()]);
-        let (x1, x2) = first.split_at_mut(half);
-        let (y1, y2) = second.split_at(half);
-        self.run(work, Columns { in_place: &mut [x1, x2], read: &[y1, y2], written: &mut [] })
+    fn combine(&mut self, work: Work, stripes: &mut [ToCombine<'_>]) -> Result<(), Error> {
+        let columns = stripes.iter_mut().map(|stripe| {
+            let half = half_of(&[stripe.first.len(), stripe.second.len()]);
+            let (x1, x2) = stripe.first.split_at_mut(half);
+            let (y1, y2) = stripe.second.split_at(half);
+            Columns { in_place: vec![x1, x2], read: vec![y1, y2], written: vec![] }
+        });
+        self.run(work, &mut columns.collect::<Vec<_>>())
     }
 }
 
 impl<L: Lane> Queue for Lanes<L> {
     fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
-        let half = half_of(&[secret_to_a.len(), random.len(), b.len()]);
-        let (s1, s2) = secret_to_a.split_at_mut(half);
-        let (r1, r2) = random.split_at(half);
-        let (b1, b2) = b.split_at_mut(half);
-        let columns = Columns { in_place: &mut [s1, s2], read: &[r1, r2], written: &mut [b1, b2] };
-        self.run(Work::split(), columns)
+        self.split_each(&mut [ToSplit { secret_to_a, random, b }])
     }
 
     fn restore(
@@ -330,8 +418,7 @@ impl<L: Lane> Queue for Lanes<L> {
         second: &[u8],
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error> {
-        let work = Work::combine(|first, second| twin::restore(first, second, letters));
-        self.combine(work, first, second)
+        self.restore_each(&mut [ToCombine { first, second }], letters)
     }
 
     fn rebuild(
@@ -340,13 +427,40 @@ impl<L: Lane> Queue for Lanes<L> {
         second: &[u8],
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error> {
-        let work = Work::combine(|first, second| twin::rebuild(first, second, letters));
-        self.combine(work, first, second)
+        self.rebuild_each(&mut [ToCombine { first, second }], letters)
+    }
+
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        let columns = stripes.iter_mut().map(|stripe| {
+            let half = half_of(&[stripe.secret_to_a.len(), stripe.random.len(), stripe.b.len()]);
+            let (s1, s2) = stripe.secret_to_a.split_at_mut(half);
+            let (r1, r2) = stripe.random.split_at(half);
+            let (b1, b2) = stripe.b.split_at_mut(half);
+            Columns { in_place: vec![s1, s2], read: vec![r1, r2], written: vec![b1, b2] }
+        });
+        self.run(Work::split(), &mut columns.collect::<Vec<_>>())
+    }
+
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.combine(Work::combine(|first, second| twin::restore(first, second, letters)), stripes)
+    }
+
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.combine(Work::combine(|first, second| twin::rebuild(first, second, letters)), stripes)
     }
 
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
         let pad = &pad[..data.len()];
-        self.run(Work::Xor, Columns { in_place: &mut [data], read: &[pad], written: &mut [] })
+        let columns = Columns { in_place: vec![data], read: vec![pad], written: vec![] };
+        self.run(Work::Xor, &mut [columns])
     }
 
     fn seal(
@@ -372,7 +486,13 @@ impl<L: Lane> Queue for Lanes<L> {
         pairs: &[align::Pair<'_>],
         scores: &align::Scores,
     ) -> Result<Vec<Option<align::Placement>>, Error> {
-        self.run_jobs(&jobs::align::Alignments { pairs, scores })
+        let alignments = jobs::align::Alignments { pairs, scores };
+        if !self.ability.aligns_two {
+            return self.run_jobs(&alignments);
+        }
+        let paired = jobs::align_pairs::Paired::new(alignments);
+        let groups = self.run_jobs(&paired)?;
+        Ok(paired.in_order(groups))
     }
 
     fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
@@ -403,96 +523,6 @@ fn half_of(lengths: &[usize]) -> usize {
     assert!(lengths.iter().all(|other| *other == length), "shares of one stripe have one length");
     assert!(length.is_multiple_of(2), "a stripe has two halves");
     length / 2
-}
-
-/// How a piece of a message lies in a lane: its blocks, the sums of `lanes` threads, the power of the
-/// key that they use, and the pad: `otp.cu`, `otp.wgsl`.
-#[derive(Clone, Copy)]
-struct Sealing {
-    bytes: usize,
-    blocks: usize,
-    lanes: usize,
-}
-
-impl Sealing {
-    /// Blocks that a thread sums.
-    const BLOCKS_A_LANE: usize = 64;
-
-    fn of(bytes: usize, lanes: Option<usize>) -> Self {
-        let blocks = bytes.div_ceil(BLOCK_BYTES);
-        let lanes = lanes.unwrap_or_else(|| blocks.div_ceil(Self::BLOCKS_A_LANE));
-        Self { bytes, blocks, lanes }
-    }
-
-    fn start<L: Lane>(self, lane: &mut L, opens: bool, columns: [&[u8]; 3]) -> Result<(), Error> {
-        let power_at = (self.blocks + self.lanes) * BLOCK_BYTES;
-        let pad_at = power_at + BLOCK_BYTES;
-        let launch = Launch {
-            function: Function::Otp,
-            threads: self.lanes as u32,
-            numbers: [self.bytes as u32, self.lanes as u32, u32::from(opens)],
-            up: pad_at + self.blocks * BLOCK_BYTES,
-            down: 0..power_at,
-            table: None,
-        };
-        lane.start(&launch, [0, power_at, pad_at].into_iter().zip(columns))
-    }
-
-    /// Waits for the piece; gives the sums.
-    fn finish<L: Lane>(self, lane: &mut L, piece: &mut [u8]) -> Result<Vec<u8>, Error> {
-        let mut sums = vec![0; self.lanes * BLOCK_BYTES];
-        let sums_at = self.blocks * BLOCK_BYTES;
-        lane.finish([(0, piece), (sums_at, &mut sums[..])].into_iter())?;
-        Ok(sums)
-    }
-}
-
-/// Powers of a hash key. The product is that of RFC 8452: the hash of one block under the other.
-struct Powers {
-    key: [u8; BLOCK_BYTES],
-    /// The last one that was asked for.
-    last: (usize, [u8; BLOCK_BYTES]),
-}
-
-impl Powers {
-    fn new(key: &[u8; BLOCK_BYTES]) -> Self {
-        Self { key: *key, last: (1, *key) }
-    }
-
-    fn product(a: &[u8], b: &[u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
-        let mut hash = Hash::new(b);
-        hash.update(a);
-        hash.finish()
-    }
-
-    /// The key to the power `exponent`, which is at least one.
-    fn of(&mut self, exponent: usize) -> [u8; BLOCK_BYTES] {
-        if self.last.0 != exponent {
-            let mut power = self.key;
-            for bit in (0..exponent.ilog2()).rev() {
-                power = Self::product(&power, &power);
-                if exponent >> bit & 1 == 1 {
-                    power = Self::product(&power, &self.key);
-                }
-            }
-            self.last = (exponent, power);
-        }
-        self.last.1
-    }
-
-    /// The hash of a message, from that of its beginning and the sums of the `blocks` that follow.
-    fn extend(&mut self, hash: [u8; BLOCK_BYTES], sums: &[u8], blocks: usize) -> [u8; BLOCK_BYTES] {
-        let raised = Self::product(&hash, &self.of(blocks));
-        let own = Self::product(sums, &self.key);
-        std::array::from_fn(|byte| raised[byte] ^ own[byte])
-    }
-}
-
-impl Drop for Powers {
-    fn drop(&mut self) {
-        self.key.zeroize();
-        self.last.1.zeroize();
-    }
 }
 
 /// A device in host memory, which does what the kernels do, and only when its results are wanted: so the
@@ -535,29 +565,50 @@ pub(super) mod host {
                 Function::Share => (COLUMNS, launch.numbers[2]),
                 _ => panic!("kernels over jobs run in simulations of a device"),
             };
-            let mut written = 0;
-            for (number, (at, output)) in outputs.enumerate() {
-                assert_eq!(at, number * stride);
+            let outputs: Vec<_> = outputs.collect();
+            // Columns may be longer than what is in them by less than a vector.
+            let bytes = outputs.iter().map(|(_, output)| output.len()).sum::<usize>();
+            let columns = launch.down.len() / stride;
+            assert!(
+                launch.down.start == 0 && bytes.div_ceil(columns).next_multiple_of(16) == stride
+            );
+            for (at, output) in outputs {
+                let (number, at) = (at / stride, at % stride);
+                assert!(number < columns && at + output.len() <= stride);
                 output.fill(0);
                 for input in (0..inputs).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1) {
-                    otp::xor(output, &self.memory[input * stride..]);
+                    otp::xor(output, &self.memory[input * stride + at..]);
                 }
-                written += stride;
             }
-            assert_eq!(0..written, launch.down);
             Ok(())
         }
     }
 
     /// A queue with pieces of `column_bytes`.
     pub fn queue(column_bytes: usize) -> Box<dyn Queue> {
-        Box::new(Lanes::new([HostLane::default(), HostLane::default()], column_bytes))
+        Box::new(Lanes::new(
+            [HostLane::default(), HostLane::default()],
+            column_bytes,
+            Ability::WGSL,
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stripes_fill_pieces_and_are_cut_where_one_is_full() {
+        let cut = |lengths: &[usize], column_bytes| -> Vec<Vec<(usize, Range<usize>, usize)>> {
+            let part = |part: &Part| (part.stripe, part.range.clone(), part.at);
+            pieces(lengths, column_bytes).iter().map(|one| one.iter().map(part).collect()).collect()
+        };
+        assert!(cut(&[], 8).is_empty() && cut(&[0, 0], 8).is_empty());
+        let first = vec![(0, 0..5, 0), (2, 0..3, 5)];
+        assert_eq!(cut(&[5, 0, 12], 8), [first, vec![(2, 3..11, 0)], vec![(2, 11..12, 0)]]);
+        assert_eq!(cut(&[8, 8], 8), [[(0, 0..8, 0)], [(1, 0..8, 0)]]);
+    }
 
     #[test]
     fn rows_are_those_of_the_paper() {

@@ -19,6 +19,7 @@ mod jobs;
 mod lane;
 pub mod measure;
 mod process;
+mod sealing;
 pub mod setting;
 pub mod steady;
 pub mod table;
@@ -44,6 +45,11 @@ pub trait Device: Send + Sync {
     /// Copies a table to the device: the words of all parts after each other. It stays there until
     /// the last [`Resident`] is dropped, and is used by queues of this device only.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
+
+    /// Bytes of the largest table; larger ones are given to it in parts.
+    fn table_bytes_max(&self) -> usize {
+        usize::MAX
+    }
 
     /// Whether the device itself does this kernel; what it has not, its queues give to the CPU.
     fn has(&self, _kernel: Kernel) -> bool {
@@ -156,6 +162,29 @@ pub trait Queue: Send {
         letters: (ShareLetter, ShareLetter),
     ) -> Result<(), Error>;
 
+    /// Splits stripes of any even lengths, each as [`split`](Self::split) does, in few launches.
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.split(one.secret_to_a, one.random, one.b))
+    }
+
+    /// Restores stripes of any even lengths, each as [`restore`](Self::restore) does, in few launches.
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.restore(one.first, one.second, letters))
+    }
+
+    /// Rebuilds shares of stripes of any even lengths, each as [`rebuild`](Self::rebuild) does, in few launches.
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        stripes.iter_mut().try_for_each(|one| self.rebuild(one.first, one.second, letters))
+    }
+
     /// `data ^= pad` ([`crate::kernel::otp::xor`]).
     fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error>;
 
@@ -201,6 +230,24 @@ pub trait Queue: Send {
 
     /// The first entry of every seed and their number, in order ([`crate::kernel::lookup::scalar`]).
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error>;
+}
+
+/// One of the stripes of [`Queue::split_each`].
+pub struct ToSplit<'a> {
+    /// Becomes share A.
+    pub secret_to_a: &'a mut [u8],
+    /// Share C.
+    pub random: &'a [u8],
+    /// Becomes share B.
+    pub b: &'a mut [u8],
+}
+
+/// One of the stripes of [`Queue::restore_each`] and [`Queue::rebuild_each`].
+pub struct ToCombine<'a> {
+    /// A share, in the place of which is what comes of it.
+    pub first: &'a mut [u8],
+    /// Another share.
+    pub second: &'a [u8],
 }
 
 /// How a device is opened.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use super::lane::{COLUMNS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
+use super::lane::{Ability, COLUMNS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
 use super::table::Resident;
 use super::{Device, Error, Kernel, Queue};
 
@@ -29,38 +29,23 @@ const PROGRAM: &str = "DSGD_FPGA_SIM";
 pub(super) struct Simulated {
     name: &'static str,
     program: PathBuf,
-    functions: &'static [Function],
-    hash_lanes: Option<usize>,
+    ability: Ability,
 }
-
-/// The kernels that `hls/` has.
-pub(super) const HLS_FUNCTIONS: &[Function] =
-    &[Function::Xor, Function::Share, Function::Otp, Function::Align, Function::Pairhmm];
 
 /// Opens the simulated card.
 pub(super) fn open_fpga_sim() -> Result<Box<dyn Device>, Error> {
     let program = std::env::var_os(PROGRAM)
         .ok_or_else(|| Error::absent(NAME, format!("{PROGRAM} names no program")))?;
-    Ok(Box::new(Simulated::new(NAME, Path::new(&program), HLS_FUNCTIONS)?))
+    Ok(Box::new(Simulated::new(NAME, Path::new(&program), Ability::HLS)?))
 }
 
 impl Simulated {
-    /// The device that `program` simulates, which has these kernels.
-    pub(super) fn new(
-        name: &'static str,
-        program: &Path,
-        functions: &'static [Function],
-    ) -> Result<Self, Error> {
+    /// The device that `program` simulates, which can do that.
+    pub(super) fn new(name: &'static str, program: &Path, ability: Ability) -> Result<Self, Error> {
         if program.is_file() {
-            return Ok(Self { name, program: program.into(), functions, hash_lanes: None });
+            return Ok(Self { name, program: program.into(), ability });
         }
         Err(Error::absent(name, format!("there is no program {}", program.display())))
-    }
-
-    /// This device with a fixed number of lanes for the sums of a hash.
-    #[cfg(test)]
-    pub(super) fn with_hash_lanes(self, lanes: usize) -> Self {
-        Self { hash_lanes: Some(lanes), ..self }
     }
 }
 
@@ -74,11 +59,10 @@ impl Device for Simulated {
     }
 
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
-        let least = self.hash_lanes.map_or(1, |lanes| lanes * VECTOR_BYTES);
+        let least = self.ability.sealing.lanes.map_or(1, |lanes| lanes * VECTOR_BYTES);
         let column_bytes = stride(piece_bytes.clamp(least, 64 << 20));
         let lane = || ProcessLane::new(self, COLUMNS * column_bytes);
-        let lanes = Lanes::new([lane()?, lane()?], column_bytes);
-        Ok(Box::new(lanes.with(self.functions, self.hash_lanes)))
+        Ok(Box::new(Lanes::new([lane()?, lane()?], column_bytes, self.ability)))
     }
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
@@ -86,7 +70,7 @@ impl Device for Simulated {
     }
 
     fn has(&self, kernel: Kernel) -> bool {
-        self.functions.contains(&Function::of(kernel))
+        self.ability.functions.contains(&Function::of(kernel))
     }
 
     fn is_simulated(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::assign::Assignment;
 use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Kernel, Queue, open};
+use super::{Error, Kernel, Queue, ToCombine, ToSplit, open};
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +61,9 @@ impl Steady {
     /// What follows from an error of a device: smaller pieces, another card, or the CPU.
     fn fail(&mut self, place: usize, error: &Error) {
         let opened = std::mem::replace(&mut self.queues[place], Opened::Never);
+        if let Opened::Yes(..) = opened {
+            self.assignment.close_queue(place);
+        }
         let again = match (error, opened) {
             (Error::NoMemory { .. }, Opened::Yes(_, piece_bytes)) => {
                 self.assignment.halve(place, piece_bytes)
@@ -103,11 +106,11 @@ impl Steady {
     }
 
     /// For kernels that work in place: a device that fails may have written half of it.
-    fn run_in_place<T>(
+    fn run_in_place<D: InPlace + ?Sized, T>(
         &mut self,
         kernel: Kernel,
-        data: &mut [u8],
-        mut work: impl FnMut(&mut dyn Queue, &mut [u8]) -> Result<T, Error>,
+        data: &mut D,
+        mut work: impl FnMut(&mut dyn Queue, &mut D) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut kept = std::mem::take(&mut self.kept);
         let mut is_kept = false;
@@ -117,12 +120,12 @@ impl Steady {
             };
             if !is_kept {
                 kept.clear();
-                kept.extend_from_slice(data);
+                data.keep(&mut kept);
                 is_kept = true;
             }
             match work(queue, data) {
                 Err(error) => {
-                    data.copy_from_slice(&kept);
+                    data.put_back(&kept);
                     self.fail(place, &error);
                 }
                 done => break done,
@@ -133,9 +136,62 @@ impl Steady {
     }
 }
 
+/// What a kernel works on in place.
+trait InPlace {
+    /// Adds what is worked on to `kept`.
+    fn keep(&self, kept: &mut Vec<u8>);
+
+    /// Makes it again what it was.
+    fn put_back(&mut self, kept: &[u8]);
+}
+
+impl InPlace for [u8] {
+    fn keep(&self, kept: &mut Vec<u8>) {
+        kept.extend_from_slice(self);
+    }
+
+    fn put_back(&mut self, kept: &[u8]) {
+        self.copy_from_slice(kept);
+    }
+}
+
+/// Of every stripe its first slice.
+fn put_back<'a>(stripes: impl Iterator<Item = &'a mut [u8]>, mut kept: &[u8]) {
+    for stripe in stripes {
+        let (own, rest) = kept.split_at(stripe.len());
+        stripe.copy_from_slice(own);
+        kept = rest;
+    }
+}
+
+impl InPlace for [ToSplit<'_>] {
+    fn keep(&self, kept: &mut Vec<u8>) {
+        self.iter().for_each(|one| kept.extend_from_slice(one.secret_to_a));
+    }
+
+    fn put_back(&mut self, kept: &[u8]) {
+        put_back(self.iter_mut().map(|one| &mut *one.secret_to_a), kept);
+    }
+}
+
+impl InPlace for [ToCombine<'_>] {
+    fn keep(&self, kept: &mut Vec<u8>) {
+        self.iter().for_each(|one| kept.extend_from_slice(one.first));
+    }
+
+    fn put_back(&mut self, kept: &[u8]) {
+        put_back(self.iter_mut().map(|one| &mut *one.first), kept);
+    }
+}
+
 /// Key bytes and genomes do not stay.
 impl Drop for Steady {
     fn drop(&mut self) {
+        for (place, opened) in self.queues.iter().enumerate() {
+            if let Opened::Yes(..) = opened {
+                self.assignment.close_queue(place);
+            }
+        }
         zeroize::Zeroize::zeroize(&mut self.kept);
     }
 }
@@ -166,6 +222,30 @@ impl Queue for Steady {
     ) -> Result<(), Error> {
         self.run_in_place(Kernel::Rebuild, first, |queue, first| {
             queue.rebuild(first, second, letters)
+        })
+    }
+
+    fn split_each(&mut self, stripes: &mut [ToSplit<'_>]) -> Result<(), Error> {
+        self.run_in_place(Kernel::Split, stripes, |queue, stripes| queue.split_each(stripes))
+    }
+
+    fn restore_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.run_in_place(Kernel::Restore, stripes, |queue, stripes| {
+            queue.restore_each(stripes, letters)
+        })
+    }
+
+    fn rebuild_each(
+        &mut self,
+        stripes: &mut [ToCombine<'_>],
+        letters: (ShareLetter, ShareLetter),
+    ) -> Result<(), Error> {
+        self.run_in_place(Kernel::Rebuild, stripes, |queue, stripes| {
+            queue.rebuild_each(stripes, letters)
         })
     }
 
@@ -214,12 +294,12 @@ impl Queue for Steady {
         jobs: &[ungapped::Job],
         scores: &align::Scores,
     ) -> Result<Vec<ungapped::Segment>, Error> {
-        self.run_over(Kernel::Ungapped, &genome.resident, |queue| {
+        self.run_over(Kernel::Ungapped, genome.resident(), |queue| {
             queue.ungapped(genome, reads, jobs, scores)
         })
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
-        self.run_over(Kernel::Lookup, &table.resident, |queue| queue.lookup(table, hashes))
+        self.run_over(Kernel::Lookup, table.resident(), |queue| queue.lookup(table, hashes))
     }
 }

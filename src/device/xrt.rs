@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use libloading::{Library, Symbol};
 
-use super::lane::{COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride};
-use super::process::HLS_FUNCTIONS;
+use super::lane::{
+    Ability, COLUMNS, FUNCTIONS, Function, Lane, Lanes, Launch, VECTOR_BYTES, stride,
+};
 use super::table::Resident;
 use super::{Device, Error, Kernel, Queue};
 
@@ -116,7 +117,7 @@ unsafe fn function<T: Copy>(library: &Library, name: &str) -> Result<T, String> 
 struct Card {
     xrt: Xrt,
     device: Handle,
-    /// In the order of [`HLS_FUNCTIONS`].
+    /// In the order of [`Ability::HLS`].
     kernels: Vec<Handle>,
 }
 
@@ -149,7 +150,7 @@ impl Card {
         if unsafe { (card.xrt.image_uuid)(device, uuid.as_mut_ptr()) } != 0 {
             return Err("the image has no identifier".into());
         }
-        for function in HLS_FUNCTIONS {
+        for function in Ability::HLS.functions {
             let name = FUNCTIONS[*function as usize];
             let named = CString::new(name).map_err(|error| error.to_string())?;
             // SAFETY: identifier and name live until the call returns.
@@ -204,8 +205,7 @@ impl Device for Arc<Card> {
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
         let column_bytes = stride(piece_bytes.clamp(1, 16 << 20));
         let lane = || CardLane::new(self, column_bytes);
-        let lanes = Lanes::new([lane()?, lane()?], column_bytes);
-        Ok(Box::new(lanes.with(HLS_FUNCTIONS, None)))
+        Ok(Box::new(Lanes::new([lane()?, lane()?], column_bytes, Ability::HLS)))
     }
 
     /// Nothing: no kernel here reads one.
@@ -223,7 +223,7 @@ impl Device for Arc<Card> {
     }
 
     fn has(&self, kernel: Kernel) -> bool {
-        HLS_FUNCTIONS.contains(&Function::of(kernel))
+        Ability::HLS.functions.contains(&Function::of(kernel))
     }
 }
 
@@ -370,7 +370,7 @@ impl CardLane {
     }
 
     fn run(&self, launch: &Launch, arguments: &[Argument]) -> Result<Handle, Error> {
-        let kernel = HLS_FUNCTIONS.iter().position(|known| *known == launch.function);
+        let kernel = Ability::HLS.functions.iter().position(|known| *known == launch.function);
         let kernel = kernel.map(|at| self.card.kernels[at]);
         let kernel = kernel.ok_or_else(|| failed("start work", "a kernel it does not have"))?;
         let xrt = &self.card.xrt;

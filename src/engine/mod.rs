@@ -8,7 +8,7 @@ pub mod native;
 use std::io::Write;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+pub use crate::device::assign::KernelDevice;
 
 use crate::base::{ByteCount, Fault, Faulty};
 use crate::flow::{Flow, Meters};
@@ -98,17 +98,6 @@ pub struct CallReport {
     pub devices: Vec<KernelDevice>,
     /// What the operator should know of the devices: what was lost, and what did not fit.
     pub notices: Vec<String>,
-}
-
-/// The device that does a kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KernelDevice {
-    /// Name of the kernel.
-    pub kernel: String,
-    /// Name of the device.
-    pub device: String,
-    /// Why it was chosen.
-    pub reason: String,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.

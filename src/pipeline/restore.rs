@@ -12,8 +12,11 @@ use super::{Error, Notices};
 use crate::base::fault::with_causes;
 use crate::base::{Chunk, Faulty, ShareLetter};
 use crate::control::Deposit;
+use crate::device::Kernel;
+use crate::device::assign::Assignment;
 use crate::flow::{self, Flow, Meters, Stage, Weigh};
 use crate::share;
+use crate::share::device::Sharing;
 use crate::share::stripe::{Codec, Content};
 use crate::store::{self, ShareReader, ShareStore};
 
@@ -34,6 +37,8 @@ pub struct Restore<'a> {
     /// The shares to read, the preferred ones first; the third is used when one of the first two
     /// fails. Only two letters: no third is tried.
     pub order: &'a [ShareLetter],
+    /// What restores the stripes.
+    pub devices: &'a Arc<Assignment>,
     /// Counters.
     pub meters: &'a Meters,
     /// What the operator should know.
@@ -66,7 +71,8 @@ impl Restore<'_> {
             let read = ReadStripes { reader: opened.reader, next: 0, stripes };
             Flow::source(self.meters, name_of(opened.letter), read).on_thread(scope, AHEAD)
         };
-        let combine = Combine { codec, letters, stripes, rescue };
+        let sharing = Sharing::new(Arc::clone(self.devices));
+        let combine = Combine { codec, letters, stripes, rescue, sharing, waiting: Vec::new() };
         Ok(flow(first).zip(flow(second)).then(combine).on_thread(scope, AHEAD))
     }
 
@@ -165,12 +171,14 @@ impl Iterator for ReadStripes {
     }
 }
 
-/// Restores stripes and checks them.
+/// Restores stripes and checks them; collects them first where a device is to have several at a time.
 struct Combine {
     codec: Codec,
     letters: (ShareLetter, ShareLetter),
     stripes: u64,
     rescue: Rescue,
+    sharing: Sharing,
+    waiting: Vec<(StripeRead, StripeRead)>,
 }
 
 impl Stage for Combine {
@@ -179,33 +187,68 @@ impl Stage for Combine {
     const NAME: &'static str = "restore";
 
     fn push(&mut self, item: Self::In, out: &mut VecDeque<Chunk>) -> flow::Result<()> {
-        let (number, letters) = (item.0.number, self.letters);
-        let decoded = match (item.0.stripe, item.1.stripe) {
-            (Ok(first), Ok(second)) => match decode(&self.codec, first, &second, letters) {
-                Ok(decoded) => Ok(decoded),
-                // The code has found what digests would have; they say which share it was.
-                Err(_) => self.rescue.stripe(&self.codec, number, Vec::new()),
-            },
-            (Ok(good), Err(error)) => {
-                self.rescue.report(letters.1, number, &error);
-                self.rescue.stripe(&self.codec, number, vec![(letters.0, good)])
-            }
-            (Err(error), Ok(good)) => {
-                self.rescue.report(letters.0, number, &error);
-                self.rescue.stripe(&self.codec, number, vec![(letters.1, good)])
-            }
-            (Err(error), Err(_)) => return Err(flow::Error::in_stage(Self::NAME, error)),
-        };
-        let manipulated = share::Error::Manipulated { stripe: number };
-        match decoded {
-            Ok((chunk, content)) if content.last == (number + 1 == self.stripes) => {
-                out.push_back(chunk);
-                Ok(())
-            }
-            Ok(_) => Err(flow::Error::in_stage(Self::NAME, manipulated)),
-            Err(error) => Err(flow::Error::in_stage(Self::NAME, error)),
+        self.waiting.push(item);
+        if self.waiting.len() < self.sharing.together(Kernel::Restore) {
+            return Ok(());
         }
+        self.finish(out)
     }
+
+    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> flow::Result<()> {
+        // Those of which both shares could be read are restored together; the order is kept.
+        let (mut pairs, mut order) = (Vec::new(), Vec::new());
+        for (first, second) in std::mem::take(&mut self.waiting) {
+            let (number, letters) = (first.number, self.letters);
+            let half = match (first.stripe, second.stripe) {
+                (Ok(first), Ok(second)) => {
+                    pairs.push((first, second));
+                    None
+                }
+                (Ok(good), Err(error)) => Some((error, letters.1, Some((letters.0, good)))),
+                (Err(error), Ok(good)) => Some((error, letters.0, Some((letters.1, good)))),
+                (Err(error), Err(_)) => Some((error, letters.0, None)),
+            };
+            order.push((number, half));
+        }
+        let restored = self.sharing.restore(pairs, self.letters);
+        let mut restored = restored.map_err(failed)?.into_iter();
+        for (number, half) in order {
+            let decoded = match half {
+                None => self.decode(number, restored.next().expect("one for each pair")),
+                Some((error, lost, Some(good))) => {
+                    self.rescue.report(lost, number, &error);
+                    self.rescue.stripe(&self.codec, number, vec![good])
+                }
+                Some((error, _, None)) => return Err(flow::Error::in_stage(Self::NAME, error)),
+            };
+            let (chunk, content) = decoded.map_err(failed)?;
+            if content.last != (number + 1 == self.stripes) {
+                return Err(failed(share::Error::Manipulated { stripe: number }));
+            }
+            out.push_back(chunk);
+        }
+        Ok(())
+    }
+}
+
+impl Combine {
+    /// A restored stripe, checked; from other shares where it does not fit.
+    fn decode(
+        &mut self,
+        number: u64,
+        restored: Result<Chunk, share::Error>,
+    ) -> Result<(Chunk, Content), share::Error> {
+        let decoded = restored.and_then(|mut chunk| {
+            let content = self.codec.decode(&mut chunk)?;
+            Ok((chunk, content))
+        });
+        // The code has found what digests would have; they say which share it was.
+        decoded.or_else(|_| self.rescue.stripe(&self.codec, number, Vec::new()))
+    }
+}
+
+fn failed(error: share::Error) -> flow::Error {
+    flow::Error::in_stage(Combine::NAME, error)
 }
 
 fn decode(

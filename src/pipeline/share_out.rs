@@ -19,8 +19,11 @@ use super::Error;
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Pool, ShareLetter};
 use crate::control::{Deposit, Member, Role};
+use crate::device::Kernel;
+use crate::device::assign::Assignment;
 use crate::flow::{self, Flow, Meter, Meters, Stage, Weigh};
 use crate::key::RandomSource;
+use crate::share::device::{STRIPES_TOGETHER, Sharing};
 use crate::share::stripe::Codec;
 use crate::share::{self, Shares};
 use crate::store::{ShareStore, ShareWriter};
@@ -56,14 +59,23 @@ pub struct ShareOut<'a> {
     pub stores: [Option<&'a dyn ShareStore>; 3],
     /// Where the random numbers come from.
     pub random: Random,
-    /// Chunks of the pipeline, each with room for a stripe.
+    /// Chunks of the pipeline, each with room for a stripe: [`pool_chunks`] of them.
     pub pool: &'a Pool,
+    /// What splits the stripes.
+    pub devices: &'a Arc<Assignment>,
     /// Counters.
     pub meters: &'a Meters,
 }
 
 /// Chunks of one pipeline: what is between its stages and in their hands.
-pub const POOL_CHUNKS: usize = 48;
+const POOL_CHUNKS: usize = 48;
+
+/// Chunks of a pipeline that splits with these devices.
+pub fn pool_chunks(devices: &Assignment) -> usize {
+    // A device is given encoded stripes, random bytes and room for share B.
+    let collected = if devices.on_cpu(Kernel::Split) { 0 } else { 3 * STRIPES_TOGETHER };
+    POOL_CHUNKS + collected
+}
 
 const AHEAD: usize = 2;
 
@@ -86,7 +98,7 @@ impl ShareOut<'_> {
             match &self.random {
                 Random::Source(source) => {
                     let random = AddRandom { source: source.clone(), pool: self.pool.clone() };
-                    let split = Split { pool: self.pool.clone() };
+                    let split = Split::new(self.pool, self.devices);
                     let shares = encoded.then(random).on_thread(scope, AHEAD).then(split);
                     let sinks = [a, b, Some(c)];
                     scatter(scope, shares, sinks, self.meters)
@@ -94,7 +106,7 @@ impl ShareOut<'_> {
                 Random::LinkToHolderOfC => {
                     let holder = Arc::new(Mutex::new(c));
                     let random = DrawKey { holder: holder.clone() };
-                    let split = Split { pool: self.pool.clone() };
+                    let split = Split::new(self.pool, self.devices);
                     let shares = encoded.then(random).on_thread(scope, AHEAD).then(split);
                     let stripes = scatter(scope, shares, [a, b, None], self.meters)?;
                     let holder = Arc::into_inner(holder).ok_or(Error::Died { stage: "random" })?;
@@ -247,8 +259,18 @@ impl Stage for DrawKey {
     }
 }
 
+/// Splits stripes; collects them first where a device is to have several at a time.
 struct Split {
     pool: Pool,
+    sharing: Sharing,
+    waiting: Vec<[Chunk; 3]>,
+}
+
+impl Split {
+    fn new(pool: &Pool, devices: &Arc<Assignment>) -> Self {
+        let sharing = Sharing::new(Arc::clone(devices));
+        Self { pool: pool.clone(), sharing, waiting: Vec::new() }
+    }
 }
 
 impl Stage for Split {
@@ -257,7 +279,16 @@ impl Stage for Split {
     const NAME: &'static str = "split";
 
     fn push(&mut self, item: (Chunk, Chunk), out: &mut VecDeque<Shares>) -> flow::Result<()> {
-        out.push_back(share::split(item.0, item.1, self.pool.take()));
+        self.waiting.push([item.0, item.1, self.pool.take()]);
+        if self.waiting.len() < self.sharing.together(Kernel::Split) {
+            return Ok(());
+        }
+        self.finish(out)
+    }
+
+    fn finish(&mut self, out: &mut VecDeque<Shares>) -> flow::Result<()> {
+        let split = self.sharing.split(std::mem::take(&mut self.waiting));
+        out.extend(split.map_err(|error| flow::Error::in_stage(Self::NAME, error))?);
         Ok(())
     }
 }

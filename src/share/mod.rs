@@ -20,6 +20,7 @@
 //! the end of the file are inside the secret: a share of any file is noise whose size is a multiple
 //! of `stripe_bytes`, and tells nothing else. No digest of the secret is kept anywhere.
 
+pub mod device;
 pub mod stripe;
 
 use crate::base::{Chunk, Fault, Faulty, ShareLetter};
@@ -99,6 +100,9 @@ pub enum Error {
         /// Which stripe.
         stripe: u64,
     },
+    /// No device could be asked, the CPU neither.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// The shares are of a version that this program does not know.
     #[error("stripe {stripe}: share format {version} is not known to this version of dsgd")]
     Version {
@@ -114,6 +118,7 @@ impl Faulty for Error {
         match self {
             Error::Shape { .. } | Error::Manipulated { .. } => Fault::Integrity,
             Error::Version { .. } => Fault::Data,
+            Error::Device(error) => error.fault(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod client;
 pub mod daemon;
+mod devices;
 mod holder;
 pub mod key_node;
 mod owner;
@@ -21,6 +22,7 @@ pub use settings::Settings;
 
 use crate::base::{ByteCount, Clock, Fault, Faulty, ShareLetter, SiteId};
 use crate::control::{Catalogue, Deposit};
+use crate::device::assign::Assignment;
 use crate::key::KeyStore;
 use crate::net::{self, Dialer, Traffic};
 use crate::pipeline::restore::Holders;
@@ -37,6 +39,7 @@ pub struct Site {
     traffic: Traffic,
     stores: Arc<Mutex<BTreeMap<SiteId, Arc<dyn ShareStore>>>>,
     references: Arc<Mutex<BTreeMap<String, Arc<LoadedReference>>>>,
+    devices: Arc<Mutex<Option<Arc<Assignment>>>>,
 }
 
 impl Site {
@@ -53,6 +56,7 @@ impl Site {
             traffic: Traffic::default(),
             stores: Arc::default(),
             references: Arc::default(),
+            devices: Arc::default(),
         })
     }
 
@@ -67,6 +71,7 @@ impl Site {
             traffic: Traffic::default(),
             stores: self.stores.clone(),
             references: self.references.clone(),
+            devices: self.devices.clone(),
         }
     }
 
@@ -183,6 +188,9 @@ pub enum Error {
     /// A pipeline failed.
     #[error(transparent)]
     Pipeline(#[from] crate::pipeline::Error),
+    /// A device that the configuration names cannot be used.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// A store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -299,6 +307,7 @@ impl Faulty for Error {
     fn fault(&self) -> Fault {
         match self {
             Error::Pipeline(error) => error.fault(),
+            Error::Device(error) => error.fault(),
             Error::Store(error) => error.fault(),
             Error::Catalogue(error) => error.fault(),
             Error::Key(error) => error.fault(),

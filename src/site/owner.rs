@@ -9,6 +9,8 @@ use super::{Error, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Fault, Faulty, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
+use crate::device::Kernel;
+use crate::device::assign::{Assignment, KernelDevice};
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
 use crate::io::StreamWriter;
 use crate::key::{self, Provenance, RandomSettings};
@@ -16,9 +18,10 @@ use crate::net::Cipher;
 use crate::pipeline::LinkUse;
 use crate::pipeline::intake::read_file;
 use crate::pipeline::restore::{Holders, Restore};
-use crate::pipeline::share_out::{POOL_CHUNKS, Random, ShareOut, ToShare};
+use crate::pipeline::share_out::{Random, ShareOut, ToShare, pool_chunks};
 use crate::share;
-use crate::store::{self, ShareStore};
+use crate::share::device::Sharing;
+use crate::store::{self, ShareReader, ShareStore};
 
 /// A file to be deposited.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct PutReport {
     pub stages: Vec<StageReport>,
     /// What the links carried.
     pub keys: Vec<LinkUse>,
+    /// Which device did the arithmetic, and why.
+    pub devices: Vec<KernelDevice>,
     /// What the operator should know.
     pub notices: Vec<String>,
 }
@@ -63,6 +68,8 @@ pub struct GetReport {
     pub stages: Vec<StageReport>,
     /// What the links carried.
     pub keys: Vec<LinkUse>,
+    /// Which device did the arithmetic, and why.
+    pub devices: Vec<KernelDevice>,
     /// What the operator should know.
     pub notices: Vec<String>,
 }
@@ -120,8 +127,11 @@ impl Site {
             ToShare { file: name, role: file.role, bytes, length }
         });
         let placement = self.placement(Holding::All)?;
-        let deposit = self.share_out(name, sources.collect(), placement, meters, |_| {})?;
+        let sources: Vec<_> = sources.collect();
+        let planned = planned_bytes(&sources);
+        let deposit = self.share_out(name, sources, placement, meters, |_| {})?;
         let stages = meters.snapshot();
+        let devices = self.devices_for(planned)?;
         Ok(PutReport {
             bytes: deposit.bytes(),
             deposit,
@@ -129,7 +139,8 @@ impl Site {
             limiting_stage: limit(&stages),
             stages,
             keys: self.link_use(),
-            notices: self.notices.all(),
+            devices: devices.described(&[Kernel::Split]),
+            notices: self.notices_with(&devices),
         })
     }
 
@@ -169,7 +180,8 @@ impl Site {
         deposit.members = sources.iter().map(planned).collect();
         catalogue.record(&deposit)?;
         let holders = self.holders(&deposit)?;
-        let pool = Pool::new(POOL_CHUNKS, deposit.stripe_bytes as usize);
+        let devices = self.devices_for(planned_bytes(&sources))?;
+        let pool = Pool::new(pool_chunks(&devices), deposit.stripe_bytes as usize);
         let mut members = Vec::with_capacity(sources.len());
         let [a, b, c] = &holders;
         for (member, source) in sources.into_iter().enumerate() {
@@ -179,6 +191,7 @@ impl Site {
                 stores: [Some(&**a), (!missing_b).then_some(&**b), Some(&**c)],
                 random: random.clone(),
                 pool: &pool,
+                devices: &devices,
                 meters,
             };
             members.push(job.run(source)?);
@@ -280,15 +293,22 @@ impl Site {
     ) -> Result<GetReport, Error> {
         let deposit = self.catalogue()?.stored(name)?;
         let holders = self.holders(&deposit)?;
+        let devices = self.devices_for(deposit.bytes())?;
         std::fs::create_dir_all(folder)
             .map_err(|source| Error::File { path: folder.into(), source })?;
         let watch = Stopwatch::start();
         let mut files = Vec::new();
         for (member, entry) in deposit.members.iter().enumerate() {
             let path = folder.join(file_name(&entry.file, member));
-            let notices = &self.notices;
-            let restore =
-                Restore { deposit: &deposit, member, holders: &holders, order, meters, notices };
+            let restore = Restore {
+                deposit: &deposit,
+                member,
+                holders: &holders,
+                order,
+                devices: &devices,
+                meters,
+                notices: &self.notices,
+            };
             restore_to(&restore, &path, entry.bytes)?;
             files.push(path);
         }
@@ -300,8 +320,15 @@ impl Site {
             limiting_stage: limit(&stages),
             stages,
             keys: self.link_use(),
-            notices: self.notices.all(),
+            devices: devices.described(&[Kernel::Restore]),
+            notices: self.notices_with(&devices),
         })
+    }
+
+    /// What the operator should know of this work, and of the devices it was done with.
+    fn notices_with(&self, devices: &Assignment) -> Vec<String> {
+        devices.notices().into_iter().for_each(|notice| self.notices.add(notice));
+        self.notices.all()
     }
 
     /// Lets every holder read its shares of a deposit; names the damaged stripes.
@@ -332,6 +359,7 @@ impl Site {
     pub fn repair(&self, name: &SampleName) -> Result<Vec<Repaired>, Error> {
         let deposit = self.catalogue()?.stored(name)?;
         let holders = self.holders(&deposit)?;
+        let devices = self.devices_for(deposit.bytes())?;
         let mut repaired = Vec::new();
         for (member, letter, stripes) in self.verify(name)? {
             let lost = stripes.is_none();
@@ -340,7 +368,8 @@ impl Site {
             }
             let all = 0..deposit.members[member].stripes;
             let numbers = stripes.unwrap_or_else(|| all.collect());
-            rebuild(&deposit, member, letter, &numbers, lost, &holders)?;
+            let job = Rebuild { deposit: &deposit, member, letter, holders: &holders };
+            job.run(&numbers, lost, &mut Sharing::new(Arc::clone(&devices)))?;
             repaired.push(Repaired {
                 share: deposit.share(member, letter).to_string(),
                 site: deposit.holder(letter).to_string(),
@@ -354,6 +383,11 @@ impl Site {
 
 fn planned(source: &ToShare<'_>) -> Member {
     Member { file: source.file.clone(), role: source.role, bytes: 0, stripes: 0 }
+}
+
+/// Bytes to be shared out, as far as they are known.
+fn planned_bytes(sources: &[ToShare<'_>]) -> u64 {
+    sources.iter().filter_map(|source| source.length).sum()
 }
 
 fn limit(stages: &[StageReport]) -> String {
@@ -386,42 +420,55 @@ fn restore_to(restore: &Restore<'_>, path: &Path, bytes: u64) -> Result<(), Erro
     Ok(())
 }
 
-fn rebuild(
-    deposit: &Deposit,
+/// A share to be rebuilt from the other two.
+struct Rebuild<'a> {
+    deposit: &'a Deposit,
     member: usize,
     letter: ShareLetter,
-    numbers: &[u64],
-    lost: bool,
-    holders: &Holders,
-) -> Result<(), Error> {
-    let others = ShareLetter::ALL.into_iter().filter(|other| *other != letter);
-    let [first, second]: [ShareLetter; 2] =
-        others.collect::<Vec<_>>().try_into().unwrap_or_else(|_| unreachable!("two others"));
-    let mut left = holders[first as usize].open(&deposit.share(member, first))?;
-    let mut right = holders[second as usize].open(&deposit.share(member, second))?;
-    let id = deposit.share(member, letter);
-    let target: &dyn ShareStore = &*holders[letter as usize];
-    let mut writer = None;
-    if lost {
-        // What is left of it is of no use.
-        target.remove(&id)?;
-        let mut begun = target.create(&id, share::FORMAT, deposit.stripe_bytes)?;
-        begun.expect(numbers.len() as u64)?;
-        writer = Some(begun);
-    }
-    for &number in numbers {
-        let stripe = share::rebuild(left.read(number)?, &right.read(number)?, (first, second))
-            .map_err(|error| {
-                let failed = crate::flow::Error::in_stage("rebuild", error);
-                Error::Pipeline(crate::pipeline::Error::Stage(failed))
-            })?;
-        match writer.as_mut() {
-            Some(writer) => writer.append(stripe)?,
-            None => target.replace(&id, &stripe)?,
+    holders: &'a Holders,
+}
+
+impl Rebuild<'_> {
+    /// Rebuilds these stripes; the whole share, if it is lost.
+    fn run(&self, numbers: &[u64], lost: bool, sharing: &mut Sharing) -> Result<(), Error> {
+        let others = ShareLetter::ALL.into_iter().filter(|other| *other != self.letter);
+        let [first, second]: [ShareLetter; 2] =
+            others.collect::<Vec<_>>().try_into().unwrap_or_else(|_| unreachable!("two others"));
+        let mut left = self.open(first)?;
+        let mut right = self.open(second)?;
+        let id = self.deposit.share(self.member, self.letter);
+        let target: &dyn ShareStore = &*self.holders[self.letter as usize];
+        let mut writer = None;
+        if lost {
+            // What is left of it is of no use.
+            target.remove(&id)?;
+            let mut begun = target.create(&id, share::FORMAT, self.deposit.stripe_bytes)?;
+            begun.expect(numbers.len() as u64)?;
+            writer = Some(begun);
         }
+        let failed = |error| {
+            let failed = crate::flow::Error::in_stage("rebuild", error);
+            Error::Pipeline(crate::pipeline::Error::Stage(failed))
+        };
+        for numbers in numbers.chunks(sharing.together(Kernel::Rebuild)) {
+            let pair = |number: &u64| Ok::<_, Error>((left.read(*number)?, right.read(*number)?));
+            let pairs = numbers.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+            for stripe in sharing.rebuild(pairs, (first, second)).map_err(failed)? {
+                let stripe = stripe.map_err(failed)?;
+                match writer.as_mut() {
+                    Some(writer) => writer.append(stripe)?,
+                    None => target.replace(&id, &stripe)?,
+                }
+            }
+        }
+        if let Some(writer) = writer {
+            writer.commit()?;
+        }
+        Ok(())
     }
-    if let Some(writer) = writer {
-        writer.commit()?;
+
+    fn open(&self, letter: ShareLetter) -> Result<Box<dyn ShareReader>, Error> {
+        let share = self.deposit.share(self.member, letter);
+        Ok(self.holders[letter as usize].open(&share)?)
     }
-    Ok(())
 }

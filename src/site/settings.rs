@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::{ByteCount, SiteId};
+use crate::device::setting::Setting;
 use crate::disclosure::Right;
 use crate::engine::external::ExternalSettings;
 use crate::etsi014::KmeSettings;
@@ -48,6 +49,9 @@ pub struct Settings {
     pub net: NetSettings,
     /// What analyses.
     pub engine: EngineSettings,
+    /// What computes.
+    #[serde(default)]
+    pub device: DeviceSettings,
     /// The references there are.
     #[serde(default)]
     pub reference: Vec<ReferenceSettings>,
@@ -145,6 +149,15 @@ pub struct EngineSettings {
     /// Engines that are other programs.
     #[serde(default)]
     pub external: Vec<ExternalSettings>,
+}
+
+/// What computes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DeviceSettings {
+    /// `auto`, or a device with its cards.
+    #[serde(rename = "use")]
+    pub setting: Setting,
 }
 
 /// A reference genome.

@@ -11,7 +11,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, JobId, ShareLetter, SiteId};
 use crate::control::catalogue::Origin;
 use crate::control::{Deposit, Role, State};
-use crate::device::assign::Assignment;
+use crate::device::Kernel;
 use crate::disclosure::{FilterOptions, FilterReport, Permit, Receipt, Timestamp, filter};
 use crate::engine::Engine;
 use crate::flow::{Flow, Meters, limiting_stage};
@@ -52,7 +52,7 @@ impl Site {
         report.stages = meters.snapshot();
         report.limiting_stage =
             limiting_stage(&report.stages).map_or_else(String::new, |stage| stage.stage.clone());
-        report.notices = self.notices.all();
+        report.notices.splice(0..0, self.notices.all());
         report.keys = self.link_use();
         Ok(report)
     }
@@ -66,7 +66,7 @@ impl Site {
         let loaded = self.reference(&request.reference)?;
         let settings = &self.settings.engine;
         let engine = request.engine.as_deref().unwrap_or(&settings.name);
-        let devices = Assignment::cpu();
+        let devices = self.devices()?;
         let engine = loaded.engine(engine, self.threads(), &devices, &settings.external)?;
         self.call_deposit(deposit, &loaded, &*engine, request.ploidy, meters)
     }
@@ -81,6 +81,7 @@ impl Site {
         meters: &Meters,
     ) -> Result<(Calls, AnalyseReport), Error> {
         let holders = self.holders(deposit)?;
+        let devices = self.devices_for(deposit.bytes())?;
         let analyse = Analyse {
             sample: &deposit.name,
             engine,
@@ -99,13 +100,21 @@ impl Site {
         std::thread::scope(|scope| {
             let mut sources = Vec::new();
             for (member, entry) in deposit.members.iter().enumerate() {
-                let (notices, order) = (&self.notices, &ORDER[..]);
-                let restore =
-                    Restore { deposit, member, holders: &holders, order, meters, notices };
+                let restore = Restore {
+                    deposit,
+                    member,
+                    holders: &holders,
+                    order: &ORDER,
+                    devices: &devices,
+                    meters,
+                    notices: &self.notices,
+                };
                 let bytes = restore.start(scope)?;
                 sources.push(Source { file: entry.file.clone(), role: entry.role, bytes });
             }
-            Ok(analyse.run(scope, sources, None)?)
+            let (calls, mut report) = analyse.run(scope, sources, None)?;
+            report.devices.splice(0..0, devices.described(&[Kernel::Restore]));
+            Ok((calls, report))
         })
     }
 
@@ -178,9 +187,17 @@ impl Site {
         meters: &Meters,
     ) -> Result<(Vec<u8>, FilterReport), Error> {
         let holders = self.holders(deposit)?;
+        let devices = self.devices_for(deposit.bytes())?;
         std::thread::scope(|scope| {
-            let (notices, order) = (&self.notices, &ORDER[..]);
-            let restore = Restore { deposit, member: 0, holders: &holders, order, meters, notices };
+            let restore = Restore {
+                deposit,
+                member: 0,
+                holders: &holders,
+                order: &ORDER,
+                devices: &devices,
+                meters,
+                notices: &self.notices,
+            };
             let calls = FlowReader::new(restore.start(scope)?);
             let options = FilterOptions { threads: self.threads(), ..FilterOptions::default() };
             let mut vcf = Vec::new();

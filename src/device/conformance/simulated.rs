@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::device::lane::Function;
-use crate::device::process::{HLS_FUNCTIONS, Simulated};
+use crate::device::lane::{Ability, Function};
+use crate::device::process::Simulated;
+use crate::device::sealing;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -31,7 +32,7 @@ fn compile(folder: &Path, sources: &[&str], flags: &[&str]) -> Result<PathBuf, S
 pub(super) fn cuda(folder: &Path, flags: &[&str]) -> Result<Simulated, String> {
     let flags = [&["-Wall", "-Wextra"], flags].concat();
     let program = compile(folder, &["kernels/shim/run.cpp"], &flags)?;
-    Ok(Simulated::new("cuda-sim", &program, &Function::ALL).unwrap())
+    Ok(Simulated::new("cuda-sim", &program, Ability::CUDA).unwrap())
 }
 
 /// The folder of `ap_int.h`: `AP_TYPES`, or where the Python package `hls4ml` keeps it.
@@ -65,7 +66,7 @@ pub(super) fn hls(folder: &Path) -> Result<Simulated, String> {
         "hls/xor/xor.cpp",
     ];
     let program = compile(folder, &sources, &["-w", &sim, &types])?;
-    Ok(Simulated::new("hls-sim", &program, HLS_FUNCTIONS).unwrap())
+    Ok(Simulated::new("hls-sim", &program, Ability::HLS).unwrap())
 }
 
 /// Names the program that `make -C hls/sim/rtl` builds.
@@ -74,7 +75,11 @@ const RTL: &str = "DSGD_RTL_SIM";
 /// The designs in registers, cycle by cycle: the pad with its hash, and alignment.
 pub(super) fn rtl() -> Result<Simulated, String> {
     let program = std::env::var_os(RTL).ok_or_else(|| format!("{RTL} names no program"))?;
-    let functions = &[Function::Otp, Function::Align];
-    let simulated = Simulated::new("rtl-sim", Path::new(&program), functions);
-    Ok(simulated.map_err(|error| error.to_string())?.with_hash_lanes(32))
+    let ability = Ability {
+        functions: &[Function::Otp, Function::Align],
+        sealing: sealing::Ability { lanes: Some(32), expands: false },
+        aligns_two: false,
+    };
+    let simulated = Simulated::new("rtl-sim", Path::new(&program), ability);
+    simulated.map_err(|error| error.to_string())
 }

@@ -7,6 +7,8 @@ use super::keystream::Stream;
 use crate::kernel::otp as scalar;
 use crate::kernel::otp::{BLOCK_BYTES, Pad};
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -24,6 +26,9 @@ enum Form {
     /// AVX and PCLMULQDQ: one block an instruction.
     #[cfg(target_arch = "x86_64")]
     Narrow,
+    /// PMULL of AArch64: one block an instruction.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// The scalar form, in the instructions that the `polyval` crate finds.
     Portable,
 }
@@ -40,6 +45,10 @@ impl Form {
             if x86::can_run_narrow() {
                 forms.push(Form::Narrow);
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if arm::can_run() {
+            forms.push(Form::Neon);
         }
         forms.push(Form::Portable);
         forms
@@ -74,6 +83,10 @@ impl HashKey {
         #[cfg(target_arch = "x86_64")]
         if form != Form::Portable {
             x86::fill_powers(&mut powers);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if form != Form::Portable {
+            arm::fill_powers(&mut powers);
         }
         Self { powers, form }
     }
@@ -150,14 +163,19 @@ impl<'k> Hash<'k> {
         self.state = x86::run(self.key, self.state, work);
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn vector(&mut self, work: Work<'_>) {
+        self.state = arm::run(self.key, self.state, work);
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn vector(&mut self, _work: Work<'_>) {
-        unreachable!("only x86-64 has vector forms");
+        unreachable!("this processor has no vector form");
     }
 }
 
 /// What to do with the bytes on their way into the hash.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
 enum Work<'a> {
     Hash(&'a [u8]),
     Seal(&'a mut [u8], &'a [u8]),

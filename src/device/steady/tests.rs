@@ -210,8 +210,11 @@ impl Queue for WeakQueue {
 
 #[test]
 fn a_device_lost_at_any_call_changes_no_byte() {
-    // Among the columns, at each kernel over jobs, and at sealing and opening.
-    for calls in [0, 1, 2, 13, 66, 89, 90, 91, 92, 93, 94, 95, 96] {
+    let weak = Weak::new();
+    assert_eq!(check_queue(&weak, &mut weak.assign(1).queue().unwrap()), Ok(()));
+    let all = NEVER - weak.calls.load(Ordering::SeqCst);
+    // Among the columns, among stripes, at each kernel over jobs, and at sealing and opening.
+    for calls in (0..all - 25).step_by(6).chain(all - 25..all) {
         let weak = Weak::lost_after(calls);
         let run = weak.assign(1);
         let mut steady = run.queue().unwrap();
@@ -306,7 +309,7 @@ fn tables_and_queues_are_planned_together() {
     let queues = 2 * 8 * (64 << 10);
     for (free, fits) in [(queues + 96, true), (queues + 95, false)] {
         let run = Weak { free, ..Weak::new() }.assign(2);
-        let genome = run.genome(vec![GenomeWord::default(); 4].into()).unwrap();
+        let genome = run.genome(Arc::new(vec![GenomeWord::default(); 4])).unwrap();
         assert_eq!(size_of_val(genome.words()), 96);
         assert_eq!(run.on_cpu(Kernel::Ungapped), !fits);
     }

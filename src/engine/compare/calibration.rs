@@ -58,7 +58,8 @@ impl Calibration {
             for bin in bins {
                 let share = (bin.wrong + 1) as f64 / (bin.calls + 1) as f64;
                 let Bin { from, calls, wrong, expected } = bin;
-                let observed = (-10.0 * share.log10()).max(0.0);
+                // Adding zero leaves no sign to it.
+                let observed = (-10.0 * share.log10()).max(0.0) + 0.0;
                 text += &format!("{name},{from},{calls},{wrong},{expected:.2},{observed:.1}\n");
             }
         }

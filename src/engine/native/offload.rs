@@ -49,13 +49,11 @@ impl Offload {
     /// in the assignment's notices, and the CPU does its work.
     pub fn new(index: Arc<Index>, devices: Arc<Assignment>) -> Result<Self, Error> {
         let on_device = |kernel| !devices.on_cpu(kernel);
-        let genome = on_device(Kernel::Ungapped)
-            .then(|| devices.genome(index.genome().words().into()))
-            .transpose()?;
+        let genome =
+            on_device(Kernel::Ungapped).then(|| devices.genome(index.clone())).transpose()?;
         let seeds = on_device(Kernel::Lookup).then(|| {
-            let seeds = index.seeds();
-            let bits = (seeds.hash_bits, seeds.bucket_bits);
-            devices.seeds(seeds.buckets.into(), seeds.entries.into(), bits)
+            let bits = (index.seeds().hash_bits, index.seeds().bucket_bits);
+            devices.seeds(index.clone(), index.clone(), bits)
         });
         Ok(Self { genome, seeds: seeds.transpose()?, index, devices })
     }
@@ -67,14 +65,7 @@ impl Offload {
 
     /// Which device each kernel of the engine was given to, and what became of that.
     pub fn described(&self) -> (Vec<KernelDevice>, Vec<String>) {
-        let choices = self.devices.choices().into_iter();
-        let own = choices.filter(|choice| KERNELS.iter().any(|own| own.name() == choice.kernel));
-        let devices = own.map(|choice| KernelDevice {
-            kernel: choice.kernel.into(),
-            device: choice.device.into(),
-            reason: choice.reason,
-        });
-        (devices.collect(), self.devices.notices())
+        (self.devices.described(&KERNELS), self.devices.notices())
     }
 
     /// A queue for one worker. Errors: the CPU's.

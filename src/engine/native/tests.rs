@@ -248,6 +248,39 @@ fn pairs(bases: &[u8], count: usize, length: usize, seed: u64) -> (Vec<[u32; 2]>
 }
 
 #[test]
+fn how_many_reads_go_together_changes_no_place() {
+    let reference = genome();
+    let bases = &reference.contigs[0].bases;
+    let mut random = Random::new(71);
+    let (_, mut reads) = pairs(bases, 1500, 150, 72);
+    for (number, read) in reads.iter_mut().enumerate() {
+        match number % 10 {
+            // A gap, which only an alignment finds.
+            0 => drop(read.drain(60..63)),
+            // No seed is left: it is found around its mate, with a gap or without.
+            3 | 7 => {
+                (6..150).step_by(17).for_each(|at| read[at] = (read[at] + 1) % 4);
+                drop(read.drain(80..80 + number % 3));
+            }
+            5 => *read = random_bases(number as u64, 20 + random.below(200)),
+            _ => {}
+        }
+    }
+    let placed = |sizes, layout| {
+        let mapper = mapper(Index::build(&reference, 1).unwrap()).with_sizes(sizes);
+        map_with(&mapper, &reference, &reads[1..], layout)
+    };
+    for layout in [Layout::Paired, Layout::Single] {
+        let expected = placed(Sizes::CPU, layout);
+        let gapped = expected.iter().filter(|read| read.cigar.iter().any(|op| op & 15 == DELETION));
+        assert!(gapped.count() > 250);
+        for (tile, group) in [(1, 1), (3, 7), (64, 64), (100, 90), (usize::MAX, usize::MAX)] {
+            assert!(placed(Sizes { tile, group }, layout) == expected, "{tile} {group}");
+        }
+    }
+}
+
+#[test]
 fn pairs_lie_where_they_came_from_and_repeats_say_so() {
     let reference = genome();
     let (places, reads) = pairs(&reference.contigs[0].bases, 2000, 120, 5);
