@@ -110,6 +110,11 @@ impl Cards {
         cards.join(", ")
     }
 
+    /// Whether they are those of the simulated driver, `kernels/shim/driver.cpp`.
+    pub(super) fn are_simulated(&self) -> bool {
+        self.cards.iter().all(|card| card.model == "simulated card")
+    }
+
     /// The cards in use: those of the queues and tables there are, else those that are free now.
     pub(super) fn working(&self) -> Arc<Working> {
         let mut known = self.working.lock().unwrap_or_else(PoisonError::into_inner);
