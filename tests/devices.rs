@@ -1,9 +1,26 @@
-//! `dsgd device`, as it is run: which devices there are, that they are right, which is chosen.
+//! `dsgd device`, as it is run: which devices there are, that they are right, which is chosen; and the
+//! engine on each of them: the same calls.
+//!
+//! A device that is not there is skipped, unless the environment variable `DSGD_REQUIRE_DEVICES` names it.
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+#[path = "devices/watched.rs"]
+mod watched;
 
+use std::collections::VecDeque;
+use std::process::Command;
+use std::sync::Arc;
+
+use dsgd::bench::sample::{Sample, SampleSettings};
+use dsgd::device::assign::Assignment;
+use dsgd::device::{BACKENDS, Device, Error, Kernel};
+use dsgd::engine::native::{Index, Native};
+use dsgd::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
+use dsgd::flow::{Flow, Meters};
+use dsgd::genome::fastq::FastqParser;
+use dsgd::genome::{Layout, ReadBatch, ReadGroup};
 use serde_json::Value;
+use watched::{Watch, Watched};
 
 /// Runs the program without any simulated device; gives its exit code and its two outputs.
 fn dsgd(words: &[&str]) -> (i32, String, String) {
@@ -51,4 +68,170 @@ fn every_kernel_has_a_figure_and_a_chosen_device() {
     assert!(choices.iter().all(|choice| choice["device"] == "cpu"));
     let reason = choices[0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("cpu ") && reason.ends_with(" GB/s"), "{reason}");
+}
+
+/// A sample so small that simulated cards do its work in seconds, with a variant every hundred bases.
+struct Small {
+    sample: Sample,
+    index: Arc<Index>,
+    text: String,
+}
+
+impl Small {
+    fn new() -> Self {
+        let sample = Sample::new(SampleSettings {
+            contigs: vec![3000, 2000],
+            depth: 14.0,
+            snp_rate: 6e-3,
+            indel_rate: 4e-3,
+            ..SampleSettings::default()
+        });
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        sample.write_reads(&mut first, &mut second).unwrap();
+        let [first, second] = [first, second].map(|text| String::from_utf8(text).unwrap());
+        let records = |text: &str| -> Vec<String> {
+            let lines: Vec<&str> = text.lines().collect();
+            lines.chunks(4).map(|record| record.join("\n") + "\n").collect()
+        };
+        let pairs = records(&first).into_iter().zip(records(&second));
+        let text = pairs.flat_map(|(one, two)| [one, two]).collect();
+        let index = Arc::new(Index::build(&sample.reference, 1).unwrap());
+        Self { sample, index, text }
+    }
+
+    /// Its reads in batches of `templates`.
+    fn batches(&self, templates: usize) -> Vec<ReadBatch> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let mut first_template = 0;
+        let batch = |(seq, lines): (usize, &[&str])| {
+            let mut parser = FastqParser::new("small", Layout::Paired, 0);
+            let mut batches = VecDeque::new();
+            parser.push((lines.join("\n") + "\n").as_bytes(), &mut batches).unwrap();
+            parser.finish(&mut batches).unwrap();
+            let mut batch = batches.pop_front().unwrap();
+            (batch.seq, batch.first_template) = (seq as u64, first_template);
+            first_template += (batch.len() / 2) as u64;
+            batch
+        };
+        lines.chunks(8 * templates).enumerate().map(batch).collect()
+    }
+
+    /// Its calls, alignments and gVCF in one digest, by this assignment on so many threads.
+    fn call(&self, devices: Arc<Assignment>, threads: usize) -> (blake3::Hash, CallReport) {
+        let gvcf = std::sync::Mutex::new(Vec::new());
+        let group = ReadGroup {
+            id: "1".into(),
+            sample: "s".into(),
+            library: "l".into(),
+            unit: String::new(),
+            platform: "ILLUMINA".into(),
+        };
+        let request = CallRequest {
+            reference: &self.sample.reference,
+            reference_path: std::path::Path::new("reference.fa"),
+            sample: "s".into(),
+            read_groups: vec![group],
+            ploidy: 2,
+            haploid: None,
+            gvcf: Some(&gvcf),
+            regions: None,
+            threads,
+            command_line: "dsgd call".into(),
+            room: Room::default(),
+            format: AlignmentFormat::Bam,
+        };
+        let (meters, mut vcf, mut bam) = (Meters::default(), Vec::new(), Vec::new());
+        let reads = Flow::source(&meters, "reads", self.batches(50).into_iter().map(Ok));
+        let engine = Native::new(Arc::clone(&self.index), devices).unwrap();
+        let report = engine.call(&request, reads, &meters, &mut vcf, Some(&mut bam)).unwrap();
+        let gvcf = gvcf.into_inner().unwrap();
+        (blake3::hash(&[vcf, gvcf, bam].concat()), report)
+    }
+}
+
+/// The devices that are there, besides the CPU; all that are required.
+fn devices() -> Vec<Box<dyn Device>> {
+    let required = std::env::var("DSGD_REQUIRE_DEVICES").unwrap_or_default();
+    let required = |name: &str| required.split(',').any(|word| word.trim() == name);
+    let opened =
+        BACKENDS.iter().filter(|(name, _)| *name != "cpu").map(|(name, open)| (name, open()));
+    let there = opened.filter_map(|(name, opened)| match opened {
+        Ok(device) => Some(device),
+        Err(Error::Absent { reason, .. }) if !required(name) => {
+            eprintln!("skipped {name}: {reason}");
+            None
+        }
+        Err(error) => panic!("{name}: {error}"),
+    });
+    there.collect()
+}
+
+/// What the engine has its kernels for.
+const OF_THE_ENGINE: [Kernel; 4] =
+    [Kernel::Lookup, Kernel::Ungapped, Kernel::Align, Kernel::Pairhmm];
+
+#[test]
+fn the_calls_are_the_same_bytes_on_every_device_also_when_it_is_lost() {
+    let small = Small::new();
+    let (expected, report) = small.call(Assignment::cpu(), 1);
+    eprintln!("{expected} cpu, {} records", report.records);
+    assert!(report.records > 10 && report.mapped * 100 > report.reads * 99, "{report:?}");
+    assert_eq!(small.call(Assignment::cpu(), 3).0, expected);
+    // A second CPU as a device first: it is always there.
+    let second = || dsgd::device::open("cpu").unwrap();
+    for device in std::iter::once(second()).chain(devices()) {
+        let device: Arc<dyn Device> = device.into();
+        let (name, watch) = (device.name(), Watch::default());
+        let has = OF_THE_ENGINE.map(|kernel| device.has(kernel));
+        let run = |lost_after, threads| {
+            watch.begin(lost_after);
+            let watched = Watched::new(&device, &watch);
+            let (digest, report) = small.call(Assignment::everything_on(watched, threads), threads);
+            eprintln!("{digest} {name}, {threads} threads, {} launches", watch.launches());
+            assert_eq!(digest, expected, "{name}, {threads} threads, lost after {lost_after}");
+            report
+        };
+        let whole = run(usize::MAX, 1);
+        assert!(whole.notices.is_empty(), "{:?}", whole.notices);
+        for (kernel, has) in OF_THE_ENGINE.into_iter().zip(has) {
+            assert_eq!(watch.launches_of(kernel) > 0, has, "{name} {}", kernel.name());
+        }
+        let launches = watch.launches();
+        assert!(run(usize::MAX, 3).notices.is_empty());
+        // Lost in mapping; of the second CPU, at once and in calling, too.
+        let when = [launches / 2, 0, launches - 1];
+        for lost_after in when.into_iter().take(if name == "cpu" { 3 } else { 1 }) {
+            let report = run(lost_after, 3);
+            let told = report.notices.iter().any(|notice| notice.contains("the CPU goes on"));
+            assert!(told, "{name}: {:?}", report.notices);
+        }
+    }
+}
+
+#[test]
+fn a_call_says_which_device_was_used_and_why() {
+    let small = Small::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    small.sample.write_fasta(std::fs::File::create(path("ref.fa")).unwrap()).unwrap();
+    std::fs::write(path("reads.fq"), &small.text).unwrap();
+    let call = |device: &str| {
+        let (fasta, reads, out) = (path("ref.fa"), path("reads.fq"), path("o.vcf.gz"));
+        let words = ["call", "-r", &fasta, "--layout", "interleaved", "--reads", &reads];
+        let data = json(&[&words[..], &["-o", &out, "--device", device]].concat());
+        let devices = data["devices"].as_array().unwrap().clone();
+        assert_eq!(devices.len(), OF_THE_ENGINE.len(), "{devices:?}");
+        (std::fs::read(&out).unwrap(), devices)
+    };
+    let (calls, devices) = call("cpu");
+    let on_cpu = |found: &Value| found["device"] == "cpu" && found["reason"] == "it was asked for";
+    assert!(devices.iter().all(on_cpu), "{devices:?}");
+    let (again, devices) = call("auto");
+    assert!(again == calls);
+    assert!(devices.iter().all(|found| !found["reason"].as_str().unwrap().is_empty()));
+    let (fasta, reads) = (path("ref.fa"), path("reads.fq"));
+    let words =
+        ["call", "-r", &fasta, "--reads", &reads, "-o", "never.vcf.gz", "--device", "abacus"];
+    let (code, _, error) = dsgd(&words);
+    assert!(code == 2 && error.contains("abacus"), "{code} {error}");
 }

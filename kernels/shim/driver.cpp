@@ -224,7 +224,7 @@ static bool is_lost() {
 
 // Every kernel takes memory and three numbers, and some a table.
 Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigned int,
-                      unsigned int threads, unsigned int, unsigned int, unsigned int,
+                      unsigned int threads, unsigned int, unsigned int, unsigned int shared,
                       Stream *stream, void **arguments, void **) {
     Guard guard(lock);
     if (is_lost()) {
@@ -241,7 +241,8 @@ Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigne
     if (kernel->reads_table) {
         std::memcpy(&table, arguments[4], sizeof table);
     }
-    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block) {
+    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block ||
+        shared > sizeof dsgd_shared) {
         return invalid_value;
     }
     return later(stream, [=] {

@@ -16,7 +16,7 @@ use super::card::Held;
 use super::measure::{Choice, Effort, choose, measure_together};
 use super::setting::Setting;
 use super::steady::Steady;
-use super::table::{Genome, SeedTable};
+use super::table::{Genome, SeedTable, Shared};
 use super::{BACKENDS, Device, Error, Kernel, Queue, open};
 use crate::base::fault::with_causes;
 use crate::kernel::ungapped::GenomeWord;
@@ -196,8 +196,8 @@ impl Assignment {
     /// Puts a reference where the kernel over it is done.
     ///
     /// Errors: those of the CPU. On a device it may fail: the CPU takes the kernel over, with a notice.
-    pub fn genome(&self, words: Arc<[GenomeWord]>) -> Result<Genome, Error> {
-        let bytes = size_of_val(&*words) as u64;
+    pub fn genome(&self, words: Shared<GenomeWord>) -> Result<Genome, Error> {
+        let bytes = size_of_val((*words).as_ref()) as u64;
         if let Some(device) = self.device_for_table(Kernel::Ungapped, bytes) {
             match Genome::load(device, Arc::clone(&words)) {
                 Ok(genome) => return Ok(genome),
@@ -215,11 +215,12 @@ impl Assignment {
     /// As [`SeedTable::load`].
     pub fn seeds(
         &self,
-        buckets: Arc<[u32]>,
-        entries: Arc<[u64]>,
+        buckets: Shared<u32>,
+        entries: Shared<u64>,
         bits: (u32, u32),
     ) -> Result<SeedTable, Error> {
-        let bytes = (size_of_val(&*buckets) + size_of_val(&*entries)) as u64;
+        let bytes = size_of_val((*buckets).as_ref()) + size_of_val((*entries).as_ref());
+        let bytes = bytes as u64;
         if let Some(device) = self.device_for_table(Kernel::Lookup, bytes) {
             match SeedTable::load(device, Arc::clone(&buckets), Arc::clone(&entries), bits) {
                 Ok(table) => return Ok(table),

@@ -1,5 +1,7 @@
 //! Kernels over jobs against their twins: batches of random shapes, and the edges of each.
 
+use std::sync::Arc;
+
 use crate::device::table::{Genome, SeedTable};
 use crate::device::{Device, Error, Queue};
 use crate::kernel::ungapped::GenomeWord;
@@ -54,6 +56,9 @@ pub(super) fn check_align(queue: &mut dyn Queue, count: usize, noise: &mut Noise
         // More runs than a device's result has room for.
         ((0..200).map(|at| at / 2 % 4).collect(), (0..255).map(|at| at / 3 % 4).collect()),
         (codes(noise, 5000), codes(noise, 5000)),
+        // Bands that are wider than what a device keeps at hand.
+        (codes(noise, 40), codes(noise, 190)),
+        (codes(noise, 30), codes(noise, 290)),
     ];
     for _ in 0..count {
         let length = 1 + noise.below(220);
@@ -109,10 +114,11 @@ pub(super) fn check_pairhmm(queue: &mut dyn Queue, count: usize, noise: &mut Noi
     let mut jobs = Vec::new();
     for _ in 0..count {
         let first = noise.below(120) as i32 - 60;
+        let widest = [70, 70, 250][noise.below(3)];
         jobs.push(pairhmm::Job {
             read: noise.below(parts.len()),
             haplotype: noise.below(haplotypes.len()),
-            diagonals: (first, first + noise.below(70) as i32 - 2),
+            diagonals: (first, first + noise.below(widest) as i32 - 2),
             limit: [pairhmm::LIMIT_MAX, 1 << 20, 900, 0, -5][noise.below(5)],
         });
     }
@@ -160,7 +166,8 @@ pub(super) fn tables(device: &dyn Device, noise: &mut Noise) -> Result<Tables, E
         high: word.high,
         unknown: word.unknown | !word.valid,
     };
-    let genome = Genome::load(device, packed.forward.iter().map(word).collect())?;
+    let words: Vec<GenomeWord> = packed.forward.iter().map(word).collect();
+    let genome = Genome::load(device, Arc::new(words))?;
     let mut hashes: Vec<u64> = (0..1500).map(|_| noise.next() >> (64 - HASH_BITS)).collect();
     hashes.extend_from_within(..300);
     hashes.extend((0..100).map(|number| (3 << 31) | (number / 3)));
@@ -168,10 +175,11 @@ pub(super) fn tables(device: &dyn Device, noise: &mut Noise) -> Result<Tables, E
     hashes.sort_unstable();
     let rest_bits = HASH_BITS - BUCKET_BITS;
     let entry = |(at, hash): (usize, &u64)| (hash & ((1 << rest_bits) - 1)) << 33 | at as u64;
-    let entries = hashes.iter().enumerate().map(entry).collect();
+    let entries: Vec<u64> = hashes.iter().enumerate().map(entry).collect();
     let begin = |bucket| hashes.partition_point(|hash| hash >> rest_bits < bucket) as u32;
-    let buckets = (0..=1 << BUCKET_BITS).map(begin).collect();
-    let seeds = SeedTable::load(device, buckets, entries, (HASH_BITS, BUCKET_BITS))?;
+    let buckets: Vec<u32> = (0..=1 << BUCKET_BITS).map(begin).collect();
+    let seeds =
+        SeedTable::load(device, Arc::new(buckets), Arc::new(entries), (HASH_BITS, BUCKET_BITS))?;
     Ok(Tables { codes, genome, hashes, seeds })
 }
 

@@ -32,7 +32,7 @@ fn compile(folder: &Path, sources: &[&str], flags: &[&str]) -> Result<PathBuf, S
 pub(super) fn cuda(folder: &Path, flags: &[&str]) -> Result<Simulated, String> {
     let flags = [&["-Wall", "-Wextra"], flags].concat();
     let program = compile(folder, &["kernels/shim/run.cpp"], &flags)?;
-    Ok(Simulated::new("cuda-sim", &program, Ability::ALL).unwrap())
+    Ok(Simulated::new("cuda-sim", &program, Ability::CUDA).unwrap())
 }
 
 /// The folder of `ap_int.h`: `AP_TYPES`, or where the Python package `hls4ml` keeps it.
@@ -78,6 +78,7 @@ pub(super) fn rtl() -> Result<Simulated, String> {
     let ability = Ability {
         functions: &[Function::Otp, Function::Align],
         sealing: sealing::Ability { lanes: Some(32), expands: false },
+        aligns_two: false,
     };
     let simulated = Simulated::new("rtl-sim", Path::new(&program), ability);
     simulated.map_err(|error| error.to_string())

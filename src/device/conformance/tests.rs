@@ -2,7 +2,7 @@
 
 use crate::base::ShareLetter;
 use crate::device::process::Simulated;
-use crate::device::table::{Genome, SeedTable};
+use crate::device::table::{Genome, Resident, SeedTable};
 use crate::device::{BACKENDS, Device, Error, Open, Queue, lane, open};
 use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
@@ -44,6 +44,55 @@ fn every_device_equals_the_twins() {
 fn check_briefly(device: &dyn Device) {
     let outcome = check_at(device, &[(1000, 2, 6000), (300 << 10, 1, 50_000)]);
     assert_eq!(outcome, Ok(()), "device '{}'", device.name());
+}
+
+/// A device that takes small tables only.
+struct SmallTables<'a>(&'a dyn Device);
+
+impl Device for SmallTables<'_> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn model(&self) -> String {
+        self.0.model()
+    }
+
+    fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
+        self.0.queue(piece_bytes)
+    }
+
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        let bytes = 4 * parts.iter().map(|part| part.len()).sum::<usize>();
+        assert!(bytes <= self.table_bytes_max(), "{bytes}");
+        self.0.table(parts)
+    }
+
+    fn table_bytes_max(&self) -> usize {
+        1000
+    }
+}
+
+fn check_tables_in_parts(device: &dyn Device) {
+    let device = SmallTables(device);
+    let tables = jobs::tables(&device, &mut Noise(77)).unwrap();
+    let mut queue = device.queue(100_000).unwrap();
+    let noise = &mut Noise(5);
+    assert_eq!(tables.check_ungapped(queue.as_mut(), 100, noise), Ok(()));
+    assert_eq!(tables.check_lookup(queue.as_mut(), 500, noise), Ok(()));
+}
+
+#[test]
+fn tables_that_a_device_takes_in_parts_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    with_simulation("cuda-sim", simulated::cuda(folder.path(), &[]), check_tables_in_parts);
+    for (name, open) in BACKENDS.iter().filter(|(name, _)| ["cpu", "wgpu"].contains(name)) {
+        match open() {
+            Ok(device) => check_tables_in_parts(device.as_ref()),
+            Err(reason) if is_required(name) => panic!("{REQUIRE} names '{name}', but: {reason}"),
+            Err(reason) => eprintln!("skipped: {reason}"),
+        }
+    }
 }
 
 /// Runs a check that a simulation is needed for; without one it is skipped, unless it is required.

@@ -72,7 +72,7 @@ impl Inputs {
             qualities: vec![33; READ_BASES],
             packed,
             places,
-            genome: Genome::load(device, words.into())?,
+            genome: Genome::load(device, Arc::new(words))?,
             asked: (0..effort.jobs * SEEDS).map(ask).collect(),
             seeds,
         })
@@ -167,9 +167,10 @@ fn seeds(
         sum += *bucket;
         *bucket = sum;
     });
-    let entries: Arc<[u64]> =
+    let entries: Vec<u64> =
         hashes.iter().map(|hash| (hash & ((1 << rest_bits) - 1)) << 33).collect();
-    let table = SeedTable::load(device, buckets.into(), entries, (HASH_BITS, bucket_bits))?;
+    let table =
+        SeedTable::load(device, Arc::new(buckets), Arc::new(entries), (HASH_BITS, bucket_bits))?;
     Ok((hashes, table))
 }
 

@@ -309,7 +309,7 @@ fn tables_and_queues_are_planned_together() {
     let queues = 2 * 8 * (64 << 10);
     for (free, fits) in [(queues + 96, true), (queues + 95, false)] {
         let run = Weak { free, ..Weak::new() }.assign(2);
-        let genome = run.genome(vec![GenomeWord::default(); 4].into()).unwrap();
+        let genome = run.genome(Arc::new(vec![GenomeWord::default(); 4])).unwrap();
         assert_eq!(size_of_val(genome.words()), 96);
         assert_eq!(run.on_cpu(Kernel::Ungapped), !fits);
     }

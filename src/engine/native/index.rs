@@ -13,6 +13,7 @@ use super::seed::HASH_BITS;
 use crate::base::{Fault, Faulty};
 use crate::device::cpu::pages::Mapped;
 use crate::kernel::lookup::Seeds;
+use crate::kernel::ungapped::GenomeWord;
 
 /// Why there is no index.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +130,26 @@ impl Index {
     pub(super) fn seeds(&self) -> Seeds<'_> {
         let (buckets, entries) = (self.buckets.all(), self.entries.all());
         Seeds { buckets, entries, hash_bits: HASH_BITS, bucket_bits: self.bucket_bits }
+    }
+}
+
+// For the tables of devices, which keep the index as theirs in this machine's memory.
+
+impl AsRef<[GenomeWord]> for Index {
+    fn as_ref(&self) -> &[GenomeWord] {
+        self.genome.words()
+    }
+}
+
+impl AsRef<[u32]> for Index {
+    fn as_ref(&self) -> &[u32] {
+        self.buckets.all()
+    }
+}
+
+impl AsRef<[u64]> for Index {
+    fn as_ref(&self) -> &[u64] {
+        self.entries.all()
     }
 }
 

@@ -49,13 +49,11 @@ impl Offload {
     /// in the assignment's notices, and the CPU does its work.
     pub fn new(index: Arc<Index>, devices: Arc<Assignment>) -> Result<Self, Error> {
         let on_device = |kernel| !devices.on_cpu(kernel);
-        let genome = on_device(Kernel::Ungapped)
-            .then(|| devices.genome(index.genome().words().into()))
-            .transpose()?;
+        let genome =
+            on_device(Kernel::Ungapped).then(|| devices.genome(index.clone())).transpose()?;
         let seeds = on_device(Kernel::Lookup).then(|| {
-            let seeds = index.seeds();
-            let bits = (seeds.hash_bits, seeds.bucket_bits);
-            devices.seeds(seeds.buckets.into(), seeds.entries.into(), bits)
+            let bits = (index.seeds().hash_bits, index.seeds().bucket_bits);
+            devices.seeds(index.clone(), index.clone(), bits)
         });
         Ok(Self { genome, seeds: seeds.transpose()?, index, devices })
     }

@@ -5,7 +5,7 @@
 //! beyond its own query is not looked at. Diagonals beyond a lane's own band are held at the score of a
 //! clip, from which nothing within the band can gain.
 
-use crate::device::cpu::lanes::{Vectors, transpose};
+use crate::device::cpu::lanes::{Part, Vectors, transpose_bytes};
 use crate::kernel::align::{Pair, Scores};
 
 use super::Job;
@@ -271,17 +271,17 @@ impl<T: Cell, const LANES: usize> Group<T, LANES> {
         self.tops.make_room(rows + 1);
         self.lowered.make_room(width);
         self.insertions.make_room(width + 1);
-        let mut sequences: [&[u8]; LANES] = [&[]; LANES];
+        let mut parts: [Part<'_, u8>; LANES] = [(&[], 0); LANES];
         // What is unknown equals nothing, and least of all what is unknown on the other side.
         let code = |code: u8, unknown: i32| T::of(if code < 4 { i32::from(code) } else { unknown });
-        for (sequence, job) in sequences.iter_mut().zip(jobs) {
-            *sequence = pairs[job.pair].query;
+        for (part, job) in parts.iter_mut().zip(jobs) {
+            part.0 = pairs[job.pair].query;
         }
-        transpose(&sequences, 4, |base| code(base, 5), &mut self.queries[..rows]);
-        for (sequence, job) in sequences.iter_mut().zip(jobs) {
-            *sequence = pairs[job.pair].target;
+        transpose_bytes(&parts, 4, |base| code(base, 5), &mut self.queries[..rows]);
+        for (part, job) in parts.iter_mut().zip(jobs) {
+            part.0 = pairs[job.pair].target;
         }
-        transpose(&sequences, 4, |base| code(base, 4), &mut self.targets[..rows + width]);
+        transpose_bytes(&parts, 4, |base| code(base, 4), &mut self.targets[..rows + width]);
     }
 
     #[inline(always)]
