@@ -16,6 +16,9 @@
 #define DSGD_UNROLL_8
 #endif
 
+// What the threads of a block share: as much as a launch asks for. Each thread uses words of its own.
+extern __shared__ unsigned int dsgd_shared[];
+
 // Which vector of the piece, or which job of the launch, this thread works on.
 __device__ inline unsigned int dsgd_index() {
     return blockIdx.x * blockDim.x + threadIdx.x;

@@ -59,8 +59,8 @@ struct Stretch {
 
 } // namespace dsgd_ungapped
 
-// `table`: the reference, `memory[1]` words of 64 bases; then the points of a match, of a mismatch, of a
-// clip. An entry: where the read's words begin in the data, its bases, and where it is laid. A result: the
+// `table`: a part of the reference. The header: words of 64 bases of the whole, the points of a match, of a
+// mismatch, of a clip, and the number of the part's first word. An entry: where the read's words begin in the data, its bases, and where it is laid. A result: the
 // points of the best stretch, its first base, one past its last, and whether mismatches are crowded.
 extern "C" __global__ void ungapped(unsigned int *memory, unsigned int jobs, unsigned int output_at,
                                     unsigned int, const unsigned int *table) {
@@ -78,14 +78,16 @@ extern "C" __global__ void ungapped(unsigned int *memory, unsigned int jobs, uns
     const bool outside = first > end || words + 1 > end - first;
     Stretch stretch = {-0x7fffffff - 1, 0, 0, 0, 0, 0, 0};
     Planes here = {0, 0, 0};
+    // Counted from the part's first.
+    const unsigned int group = position / 32 - 2 * memory[5];
     if (!outside) {
-        here = group_of(table, position / 32);
+        here = group_of(table, group);
     }
     for (unsigned int i = 0; 32 * i < length; i++) {
         unsigned int marks = 0xffffffffu;
         if (!outside) {
             const unsigned int *planes = read + 8 * (i >> 1) + (i & 1u);
-            const Planes next = group_of(table, position / 32 + i + 1);
+            const Planes next = group_of(table, group + i + 1);
             marks = ((__funnelshift_r(here.low, next.low, shift) ^ planes[0]) |
                      (__funnelshift_r(here.high, next.high, shift) ^ planes[2]) |
                      __funnelshift_r(here.unknown, next.unknown, shift) | planes[4]) &

@@ -1,5 +1,4 @@
-// Banded affine-gap alignment with traceback, an invocation a pair. The same steps as
-// kernels/align.cu; defined by src/kernel/align.rs.
+// Banded affine-gap alignment with traceback, an invocation a pair; defined by src/kernel/align.rs.
 
 struct Plan {
     jobs: u32,
@@ -24,6 +23,32 @@ const FROM_DELETION = 2u;
 const FROM_INSERTION = 3u;
 const DELETION_OPENED = 4u;
 const INSERTION_OPENED = 8u;
+
+// Rows of more diagonals are scratch.
+const ROW_MAX = 128u;
+const THREADS = 32u;
+
+// Scores and insertions of a row of each invocation.
+var<workgroup> rows_of: array<u32, 4096>;
+var<private> local: u32;
+var<private> is_long: bool;
+// Words of scratch before the directions.
+var<private> row_words: u32;
+
+fn load(job: u32, d: u32) -> u32 {
+    if is_long {
+        return memory[scratch(job, d)];
+    }
+    return rows_of[local + d * THREADS];
+}
+
+fn store(job: u32, d: u32, state: u32) {
+    if is_long {
+        memory[scratch(job, d)] = state;
+    } else {
+        rows_of[local + d * THREADS] = state;
+    }
+}
 
 struct End {
     score: i32,
@@ -57,14 +82,14 @@ fn fill(job: u32, query_at: u32, target_at: u32, rows: u32, width: u32) -> End {
     let extend = i32(memory[4]);
     let open = i32(memory[3]) + extend;
     let clip = i32(memory[5]);
-    let row_words = (width + 7u) / 8u;
+    let direction_words = (width + 7u) / 8u;
     for (var d = 0u; d < width; d++) {
-        memory[scratch(job, d)] = pair(0, NEVER);
+        store(job, d, pair(0, NEVER));
     }
     var end = End(-clip, 0u, 0u);
     for (var row = 1u; row <= rows; row++) {
         let base = (memory[query_at + ((row - 1u) >> 3u)] >> (4u * ((row - 1u) & 7u))) & 15u;
-        var above = low(memory[scratch(job, 0u)]);
+        var above = low(load(job, 0u));
         var deletion = NEVER;
         var top = NEVER;
         var top_at = 0u;
@@ -79,7 +104,7 @@ fn fill(job: u32, query_at: u32, target_at: u32, rows: u32, width: u32) -> End {
             let other = (codes >> (4u * (at & 7u))) & 15u;
             var next = pair(NEVER, NEVER);
             if d + 1u < width {
-                next = memory[scratch(job, d + 1u)];
+                next = load(job, d + 1u);
             }
             let by_opening = low(next) - open;
             let by_extending = high(next) - extend;
@@ -97,10 +122,10 @@ fn fill(job: u32, query_at: u32, target_at: u32, rows: u32, width: u32) -> End {
             direction |= opened | select(0u, INSERTION_OPENED, by_opening >= by_extending);
             bits |= direction << (4u * (d & 7u));
             if (d & 7u) == 7u || d + 1u == width {
-                memory[scratch(job, width + (row - 1u) * row_words + (d >> 3u))] = bits;
+                memory[scratch(job, row_words + (row - 1u) * direction_words + (d >> 3u))] = bits;
                 bits = 0u;
             }
-            memory[scratch(job, d)] = pair(best, insertion);
+            store(job, d, pair(best, insertion));
             if best > top {
                 top = best;
                 top_at = d;
@@ -119,7 +144,7 @@ fn fill(job: u32, query_at: u32, target_at: u32, rows: u32, width: u32) -> End {
 }
 
 fn direction_of(job: u32, width: u32, row: u32, d: u32) -> u32 {
-    let at = width + (row - 1u) * ((width + 7u) / 8u) + (d >> 3u);
+    let at = row_words + (row - 1u) * ((width + 7u) / 8u) + (d >> 3u);
     return memory[scratch(job, at)] >> (4u * (d & 7u));
 }
 
@@ -185,8 +210,11 @@ fn trace(job: u32, end: End, width: u32, result: u32) {
 // An entry: where the query's codes begin in the data, its bases, where the target's begin, the
 // diagonals. A result: score, first query base, one past the last, first target base, the number of
 // runs, and the runs when there are no more than 27.
-@compute @workgroup_size(64)
-fn align(@builtin(global_invocation_id) id: vec3<u32>) {
+@compute @workgroup_size(32)
+fn align(
+    @builtin(global_invocation_id) id: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
     let job = id.x;
     if job >= plan.jobs {
         return;
@@ -195,6 +223,9 @@ fn align(@builtin(global_invocation_id) id: vec3<u32>) {
     let data = HEADER_WORDS + ENTRY_WORDS * plan.jobs;
     let rows = memory[entry + 1u];
     let width = memory[entry + 3u];
+    local = index;
+    is_long = width > ROW_MAX;
+    row_words = select(0u, width, is_long);
     let end = fill(job, data + memory[entry], data + memory[entry + 2u], rows, width);
     trace(job, end, width, plan.output_at + memory[0] * job);
 }

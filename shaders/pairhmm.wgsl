@@ -20,6 +20,31 @@ const NEVER = 16383;
 // A haplotype base beyond its ends: differs from every base, and has no gaps.
 const OUTSIDE = 0x7ffffffdu;
 
+// Rows of more diagonals are scratch.
+const ROW_MAX = 128u;
+const THREADS = 32u;
+
+// Best of all states and best that ends in an insertion, of a row of each invocation.
+var<workgroup> rows_of: array<u32, 4096>;
+var<private> local: u32;
+var<private> scratch: u32;
+var<private> is_long: bool;
+
+fn load(d: u32) -> u32 {
+    if is_long {
+        return memory[scratch + d * plan.jobs];
+    }
+    return rows_of[local + d * THREADS];
+}
+
+fn store(d: u32, state: u32) {
+    if is_long {
+        memory[scratch + d * plan.jobs] = state;
+    } else {
+        rows_of[local + d * THREADS] = state;
+    }
+}
+
 // Two signed numbers of 16 bits in one word.
 fn pair(low: i32, high: i32) -> u32 {
     return (u32(low) & 0xffffu) | (u32(high) << 16u);
@@ -37,8 +62,11 @@ fn high(word: u32) -> i32 {
 // data, its bases, where the haplotype begins, its bases, the lowest diagonal, the diagonals, the
 // limit. A read's base has sixteen bits: code below, quality above; a haplotype's has a word: code in
 // 3 bits, opening of a gap in 14, its extension in 14. The result is the penalty.
-@compute @workgroup_size(64)
-fn pairhmm(@builtin(global_invocation_id) id: vec3<u32>) {
+@compute @workgroup_size(32)
+fn pairhmm(
+    @builtin(global_invocation_id) id: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
     let job = id.x;
     if job >= plan.jobs {
         return;
@@ -52,10 +80,12 @@ fn pairhmm(@builtin(global_invocation_id) id: vec3<u32>) {
     let lowest = memory[entry + 4u];
     let width = memory[entry + 5u];
     let limit = i32(memory[entry + 6u]);
-    // Best of all states and best that ends in an insertion, of one row; neighbours' words touch.
-    let state = plan.scratch_at + job;
+    local = index;
+    // Neighbours' words touch.
+    scratch = plan.scratch_at + job;
+    is_long = width > ROW_MAX;
     for (var d = 0u; d < width; d++) {
-        memory[state + d * plan.jobs] = pair(0, NEVER);
+        store(d, pair(0, NEVER));
     }
     var result = 0;
     for (var row = 0u; row < rows; row++) {
@@ -69,7 +99,7 @@ fn pairhmm(@builtin(global_invocation_id) id: vec3<u32>) {
         var best = NEVER;
         var here = pair(NEVER, NEVER);
         if width > 0u {
-            here = memory[state];
+            here = load(0u);
         }
         for (var d = 0u; d < width; d++) {
             // Positions before the haplotype's begin become too large.
@@ -82,7 +112,7 @@ fn pairhmm(@builtin(global_invocation_id) id: vec3<u32>) {
             let extend = i32((from_base >> 17u) & 16383u);
             var next = pair(NEVER, NEVER);
             if d + 1u < width {
-                next = memory[state + (d + 1u) * plan.jobs];
+                next = load(d + 1u);
             }
             let matched = min(low(here) + select(differ, agree, (from_base & 7u) == base), NEVER);
             let inserted = min(min(low(next) + open, high(next) + extend), NEVER);
@@ -90,7 +120,7 @@ fn pairhmm(@builtin(global_invocation_id) id: vec3<u32>) {
             before = matched;
             let cell = min(min(matched, inserted), min(deleted, NEVER));
             best = min(best, cell);
-            memory[state + d * plan.jobs] = pair(cell, inserted);
+            store(d, pair(cell, inserted));
             here = next;
         }
         result = best;

@@ -11,7 +11,7 @@ struct Plan {
 
 @group(0) @binding(0) var<storage, read_write> memory: array<u32>;
 @group(0) @binding(1) var<uniform> plan: Plan;
-// The reference, `memory[1]` words of 64 bases.
+// A part of the reference.
 @group(0) @binding(2) var<storage, read> genome: array<u32>;
 
 const HEADER_WORDS = 8u;
@@ -26,7 +26,8 @@ fn planes_of(group: u32) -> vec3<u32> {
     return vec3<u32>(genome[at], genome[at + 2u], genome[at + 4u]);
 }
 
-// The header: words of the reference, points of a match, of a mismatch, of a clip. An entry: where the
+// The header: words of the whole reference, points of a match, of a mismatch, of a clip, the number of the
+// part's first word. An entry: where the
 // read's words begin in the data, its bases, and where it is laid. A result: the points of the best
 // stretch, its first base, one past its last, and whether mismatches are crowded.
 @compute @workgroup_size(64)
@@ -54,15 +55,17 @@ fn ungapped(@builtin(global_invocation_id) id: vec3<u32>) {
     var start = 0u;
     var behind = 0u;
     var crowded = false;
+    // Counted from the part's first.
+    let first_group = position / 32u - 2u * memory[5];
     var here = vec3<u32>(0u);
     if !outside {
-        here = planes_of(position / 32u);
+        here = planes_of(first_group);
     }
     for (var i = 0u; 32u * i < length; i++) {
         var marks = 0xffffffffu;
         if !outside {
             let planes = read + 8u * (i >> 1u) + (i & 1u);
-            let next = planes_of(position / 32u + i + 1u);
+            let next = planes_of(first_group + i + 1u);
             let there = (here >> shift) | ((next << vec3<u32>(1u)) << (vec3<u32>(31u) - shift));
             let differ = (there.x ^ memory[planes]) | (there.y ^ memory[planes + 2u]);
             marks = (differ | there.z | memory[planes + 4u]) & memory[planes + 6u];

@@ -175,7 +175,7 @@ fn the_calls_are_the_same_bytes_on_every_device_also_when_it_is_lost() {
     let small = Small::new();
     let (expected, report) = small.call(Assignment::cpu(), 1);
     eprintln!("{expected} cpu, {} records", report.records);
-    assert!(report.records > 20 && report.mapped * 100 > report.reads * 99, "{report:?}");
+    assert!(report.records > 10 && report.mapped * 100 > report.reads * 99, "{report:?}");
     assert_eq!(small.call(Assignment::cpu(), 3).0, expected);
     // A second CPU as a device first: it is always there.
     let second = || dsgd::device::open("cpu").unwrap();

@@ -233,6 +233,107 @@ fn files_of_any_length_come_back() {
     }
 }
 
+/// Devices of this machine besides the CPU; those that the environment requires must be there.
+fn devices(world: &World) -> Vec<(String, String)> {
+    let listed = world.good(&["device", "list"]);
+    let required = std::env::var("DSGD_REQUIRE_DEVICES").unwrap_or_default();
+    let mut found = Vec::new();
+    for kind in listed["data"].as_array().unwrap() {
+        let name = kind["device"].as_str().unwrap();
+        match kind["model"].as_str() {
+            Some(_) if name == "cpu" => {}
+            Some(model) => found.push((name.into(), model.into())),
+            None => assert!(!required.split(',').any(|one| one == name), "{kind}"),
+        }
+    }
+    if found.is_empty() {
+        eprintln!("skipped: this machine has the CPU only");
+    }
+    found
+}
+
+/// A deposit of two files, the longer of which does not go to a device at once.
+fn write_files(world: &World) -> [&'static str; 2] {
+    for (name, length) in [("long", (10 << 20) + 5), ("short", 100)] {
+        let bytes: Vec<u8> = (0..length).map(|at: usize| (at * at % 251) as u8).collect();
+        fs::write(world.path(name), bytes).unwrap();
+    }
+    ["long", "short"]
+}
+
+fn assert_same(world: &World, folder: &str, names: [&str; 2]) {
+    for name in names {
+        let restored = fs::read(world.path(folder).join(name)).unwrap();
+        assert!(restored == fs::read(world.path(name)).unwrap(), "{name} in {folder}");
+    }
+}
+
+#[test]
+fn every_device_splits_restores_and_mends_alike() {
+    let world = World::start();
+    let names = write_files(&world);
+    for (device, _) in devices(&world) {
+        let on = ["--device", device.as_str()];
+        let put = world.good(&[&["put", &device], &names[..], &on].concat());
+        assert_eq!(put["data"]["devices"][0]["device"], device.as_str());
+        assert_eq!(put["data"]["devices"][0]["kernel"], "split");
+        for (pair, get) in [("ab", &on[..]), ("bc", &on), ("bc", &[])] {
+            let folder = format!("{device}-{pair}-{}", get.len());
+            let words = ["get", device.as_str(), "--output", &folder, "--shares", pair];
+            world.good(&[&words, get].concat());
+            assert_same(&world, &folder, names);
+        }
+        // A share that is lost, and one stripe of another.
+        let files = world.share_files("lsa");
+        assert!(!files.is_empty());
+        files.iter().for_each(|path| fs::remove_file(path).unwrap());
+        world.good(&[&["store", "repair", &device], &on[..]].concat());
+        corrupt_a_share(&world, "hospital");
+        world.good(&[&["store", "repair", &device], &on[..]].concat());
+        world.good(&["store", "verify", &device]);
+        let words = ["get", device.as_str(), "--output", "mended", "--shares", "bc"];
+        world.good(&[&words, &on[..]].concat());
+        assert_same(&world, "mended", names);
+        fs::remove_dir_all(world.path("mended")).unwrap();
+    }
+    let asked = ["run", "cpu", "--reference", "reference", "--device", "cpu"];
+    let refused = world.run(&asked);
+    assert_eq!(refused.status.code(), Some(2), "the trusted server's configuration says it");
+    world.good(&["put", "small", "short"]);
+    let told = world.run(&["get", "small", "--output", "none", "--device", "cpu:1"]);
+    assert_eq!(told.status.code(), Some(69), "{}", text(&told.stderr));
+}
+
+/// Needs the simulated CUDA driver of `kernels/shim`, whose cards can be lost.
+#[test]
+fn a_card_that_is_lost_in_mid_run_changes_nothing() {
+    let world = World::start();
+    let names = write_files(&world);
+    let is_simulated =
+        |(device, model): &(String, String)| device == "cuda" && model.contains("simulated card");
+    if !devices(&world).iter().any(is_simulated) {
+        return eprintln!("skipped: no simulated CUDA driver");
+    }
+    for launches in [1, 4, 7] {
+        let name = format!("lost-{launches}");
+        let lost = |words: &[&str]| {
+            let mut command = world.owner(&[words, &["--device", "cuda"]].concat());
+            let output = command.env("DSGD_SHIM_LAUNCHES", launches.to_string()).output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let notices = report["data"]["notices"].as_array().unwrap();
+            let last = notices.last().expect("it is told").as_str().unwrap().to_owned();
+            assert!(last.contains("cuda") && last.contains("the CPU goes on"), "{last}");
+        };
+        lost(&["put", &name, names[0], names[1]]);
+        lost(&["get", &name, "--output", &name, "--shares", "ab"]);
+        assert_same(&world, &name, names);
+        let after = format!("{name}-cpu");
+        world.good(&["get", &name, "--output", &after, "--shares", "bc"]);
+        assert_same(&world, &after, names);
+    }
+}
+
 /// Real reads of HG002: deposited, restored from every pair, analysed, delivered, and right.
 #[test]
 fn the_whole_job_on_real_reads() {

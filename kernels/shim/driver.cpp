@@ -21,7 +21,8 @@
 #include <vector>
 
 using Result = int;
-const Result success = 0, invalid_value = 1, out_of_memory = 2, not_found = 500;
+const Result success = 0, invalid_value = 1, out_of_memory = 2, not_found = 500,
+             lost = 719;
 
 // What waits to be done; an event is the stream it was recorded on.
 struct Stream {
@@ -213,11 +214,22 @@ Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream *s
                              : invalid_value;
 }
 
+// After as many launches as this variable of the environment says the cards are lost: every further call that
+// could tell says so.
+static bool is_lost() {
+    static const char *const said = std::getenv("DSGD_SHIM_LAUNCHES");
+    static long left = said == nullptr ? -1 : std::atol(said);
+    return left == 0 || (left > 0 && --left == 0);
+}
+
 // Every kernel takes memory and three numbers, and some a table.
 Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigned int,
-                      unsigned int threads, unsigned int, unsigned int, unsigned int,
+                      unsigned int threads, unsigned int, unsigned int, unsigned int shared,
                       Stream *stream, void **arguments, void **) {
     Guard guard(lock);
+    if (is_lost()) {
+        return lost;
+    }
     uint64_t memory;
     std::array<unsigned int, 3> numbers;
     std::memcpy(&memory, arguments[0], sizeof memory);
@@ -229,7 +241,8 @@ Result cuLaunchKernel(void *function, unsigned int blocks, unsigned int, unsigne
     if (kernel->reads_table) {
         std::memcpy(&table, arguments[4], sizeof table);
     }
-    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block) {
+    if (!inside(memory, 1, stream) || !inside(table, 1, stream) || threads != kernel->block ||
+        shared > sizeof dsgd_shared) {
         return invalid_value;
     }
     return later(stream, [=] {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::{Args, ValueEnum};
 
 use super::deposit::{ReadLayout, roles, stage_table};
+use super::device::device_lines;
 use super::metrics::MetricsFormat;
 use super::{Context, Error, Outcome, content_error, file_error};
 use crate::base::clock::Stopwatch;
@@ -16,7 +17,7 @@ use crate::control::Role;
 use crate::device::assign::Assignment;
 use crate::device::setting::Setting;
 use crate::engine::native::call::SharedSink;
-use crate::engine::{AlignmentFormat, KernelDevice, Room};
+use crate::engine::{AlignmentFormat, Room};
 use crate::flow::Meters;
 use crate::genome::{Regions, bed};
 use crate::io::StreamWriter;
@@ -189,24 +190,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         )
     });
     Ok(())
-}
-
-/// Which device did which kernels, a line for each device and reason.
-fn device_lines(devices: &[KernelDevice]) -> String {
-    let mut lines: Vec<(&KernelDevice, String)> = Vec::new();
-    for found in devices {
-        let same = |(other, _): &&mut (&KernelDevice, String)| {
-            (&other.device, &other.reason) == (&found.device, &found.reason)
-        };
-        match lines.iter_mut().find(same) {
-            Some((_, kernels)) => *kernels += &format!(", {}", found.kernel),
-            None => lines.push((found, found.kernel.clone())),
-        }
-    }
-    let line = |(found, kernels): &(&KernelDevice, String)| {
-        format!("{kernels}: {} ({})\n", found.device, found.reason)
-    };
-    lines.iter().map(line).collect()
 }
 
 /// A file's path with `ending` behind it.

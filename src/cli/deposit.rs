@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::device::{self, device_lines};
 use super::output::Table;
 use super::{Context, Error, Outcome, file_error};
 use crate::base::{BitRate, ByteCount, SampleName, ShareLetter};
@@ -25,6 +26,8 @@ pub struct PutArguments {
     /// How mates are laid out in FASTQ files
     #[arg(long, value_enum, default_value = "pairs")]
     layout: ReadLayout,
+    #[command(flatten)]
+    device: device::Choice,
 }
 
 /// How the FASTQ files of a deposit belong together.
@@ -49,6 +52,8 @@ pub struct GetArguments {
     /// Use these two shares only; by default any two, the nearest first
     #[arg(long, value_enum)]
     shares: Option<Pair>,
+    #[command(flatten)]
+    device: device::Choice,
 }
 
 /// Two of the three shares.
@@ -65,7 +70,7 @@ pub enum Pair {
 /// Runs `dsgd put`.
 pub fn put(context: &Context, arguments: &PutArguments) -> Outcome {
     let files = roles(&arguments.files, arguments.layout)?;
-    let site = context.site()?;
+    let site = context.site_on(&arguments.device)?;
     let meters = Meters::default();
     let progress = context.progress("put", &meters);
     let report = site.put(&arguments.name, &files, &meters)?;
@@ -82,7 +87,7 @@ pub fn put(context: &Context, arguments: &PutArguments) -> Outcome {
         );
         let [a, b, c] = &report.deposit.placement;
         text += &format!("shares: A at {a}, B at {b}, C at {c}; random numbers: ");
-        text += &format!("{}\n\n", report.deposit.random);
+        text += &format!("{}\n{}\n", report.deposit.random, device_lines(&report.devices));
         text + &stage_table(&report.stages) + "\n" + &link_table(&report.keys)
     });
     Ok(())
@@ -97,7 +102,7 @@ pub fn get(context: &Context, arguments: &GetArguments) -> Outcome {
         Some(Pair::Ac) => &[A, C],
         Some(Pair::Bc) => &[B, C],
     };
-    let site = context.site()?;
+    let site = context.site_on(&arguments.device)?;
     let meters = Meters::default();
     let progress = context.progress("get", &meters);
     let report = site.get(&arguments.name, &arguments.output, order, &meters)?;
@@ -108,12 +113,13 @@ pub fn get(context: &Context, arguments: &GetArguments) -> Outcome {
             text += &format!("{}\n", file.display());
         }
         text += &format!(
-            "\n{} restored in {:.1} s, {}; limited by '{}'\n\n",
+            "\n{} restored in {:.1} s, {}; limited by '{}'\n",
             ByteCount(report.bytes),
             report.seconds,
             BitRate::of(ByteCount(report.bytes), report.seconds),
             report.limiting_stage,
         );
+        text += &format!("{}\n", device_lines(&report.devices));
         text + &stage_table(&report.stages) + "\n" + &link_table(&report.keys)
     });
     Ok(())

@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::output::Table;
 use super::{Context, Error, Outcome, file_error};
-use crate::base::Fault;
-use crate::bench::kernels::{Report, devices};
+use crate::base::fault::with_causes;
+use crate::base::{ByteCount, Fault};
+use crate::bench::kernels::Report;
+use crate::device::assign::KernelDevice;
+use crate::device::card::{CardState, Held};
 use crate::device::conformance::check_device;
 use crate::device::measure::Effort;
+use crate::device::setting::Setting;
 use crate::device::{self, BACKENDS};
 
 /// What to do with devices.
@@ -30,6 +35,17 @@ pub enum Command {
         devices: Vec<String>,
     },
 }
+
+/// The option of verbs that compute.
+#[derive(Args, Default)]
+pub struct Choice {
+    /// What computes, instead of what the configuration says.
+    #[arg(long, value_name = "DEVICE", help = CHOICE)]
+    pub device: Option<Setting>,
+}
+
+const CHOICE: &str = "What computes: auto, cpu, cuda, cuda:0,1 (these cards), wgpu, xrt, fpga-sim; never \
+                      changes a byte of output [default: the configuration's]";
 
 /// Arguments of `dsgd bench kernels`.
 #[derive(Args)]
@@ -72,14 +88,81 @@ pub fn bench(context: &Context, arguments: &Kernels) -> Outcome {
     Ok(())
 }
 
+/// A kind of device: what there is of it.
+#[derive(Serialize)]
+struct Kind {
+    device: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    /// Why it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absent: Option<String>,
+    /// Whether it is this machine's processor, which `auto` leaves to the CPU's own forms.
+    simulated: bool,
+    cards: Vec<CardState>,
+}
+
+impl Kind {
+    fn look((device, open): &(&'static str, device::Open)) -> Self {
+        match open() {
+            Ok(found) => Self {
+                device,
+                model: Some(found.model()),
+                absent: None,
+                simulated: found.is_simulated(),
+                cards: found.cards(),
+            },
+            Err(error) => {
+                let reason = match error {
+                    device::Error::Absent { reason, .. } => reason,
+                    error => with_causes(&error),
+                };
+                let (model, absent) = (None, Some(reason));
+                Self { device, model, absent, simulated: false, cards: Vec::new() }
+            }
+        }
+    }
+
+    /// What it is, or why there is none.
+    fn state(&self) -> String {
+        let absent = self.absent.as_ref().map(|reason| format!("absent: {reason}"));
+        let model = self.model.clone().or(absent).unwrap_or_default();
+        if self.simulated { format!("{model}; on this processor") } else { model }
+    }
+
+    /// A line for it, and one for each of its cards.
+    fn lines(&self) -> Vec<(String, String)> {
+        let cards = self.cards.iter().enumerate();
+        let cards = cards.map(|(at, card)| (format!("{}:{at}", self.device), card_line(card)));
+        std::iter::once((self.device.to_owned(), self.state())).chain(cards).collect()
+    }
+}
+
+/// A card as a line.
+fn card_line(card: &CardState) -> String {
+    let memory = match (card.free_bytes, card.memory_bytes) {
+        (Some(free), Some(all)) => format!("{} of {} free, ", ByteCount(free), ByteCount(all)),
+        _ => String::new(),
+    };
+    let held = match card.held {
+        Held::Free => "free",
+        Held::Here => "held here",
+        Held::Elsewhere => "held by another job",
+    };
+    format!("{} {}: {memory}{held}", card.model, card.name)
+}
+
+/// Every kind of device with its cards, each with what there is to say of it.
+pub(super) fn look() -> Vec<(String, String)> {
+    BACKENDS.iter().map(Kind::look).flat_map(|kind| kind.lines()).collect()
+}
+
 fn list(context: &Context) -> Outcome {
-    let found = devices();
-    context.out.result("device list", &found, || {
+    let kinds: Vec<Kind> = BACKENDS.iter().map(Kind::look).collect();
+    context.out.result("device list", &kinds, || {
         let mut table = Table::new(["device", "state"]);
-        for found in &found {
-            let absent = found.absent.as_ref().map(|reason| format!("absent: {reason}"));
-            let state = found.model.clone().or(absent).unwrap_or_default();
-            table.row([found.device.into(), state]);
+        for (name, state) in kinds.iter().flat_map(Kind::lines) {
+            table.row([name, state]);
         }
         table.render()
     });
@@ -139,3 +222,21 @@ Rates count bytes of the secret, of the data or of the copy, each once. The shar
 moved, read and written: 2 for each byte of a copy, 3 for one that is changed in place by another text, 4
 for one that is split.
 ";
+
+/// Which device did which kernels, a line for each device and reason.
+pub(super) fn device_lines(devices: &[KernelDevice]) -> String {
+    let mut lines: Vec<(&KernelDevice, String)> = Vec::new();
+    for found in devices {
+        let same = |(other, _): &&mut (&KernelDevice, String)| {
+            (&other.device, &other.reason) == (&found.device, &found.reason)
+        };
+        match lines.iter_mut().find(same) {
+            Some((_, kernels)) => *kernels += &format!(", {}", found.kernel),
+            None => lines.push((found, found.kernel.clone())),
+        }
+    }
+    let line = |(found, kernels): &(&KernelDevice, String)| {
+        format!("{kernels}: {} ({})\n", found.device, found.reason)
+    };
+    lines.iter().map(line).collect()
+}

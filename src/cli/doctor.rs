@@ -4,11 +4,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Context, Error, Outcome};
+use super::{Context, Error, Outcome, device};
 use crate::base::chunk::PAGE_BYTES;
+use crate::base::fault::with_causes;
 use crate::base::{ByteCount, Fault};
 use crate::bench::environment::Environment;
+use crate::device::assign::Assignment;
 use crate::device::cpu::secret_pages::{Guard, SecretPages};
+use crate::device::setting::Setting;
 use crate::io::{DiskKind, Mode, Preference, hygiene};
 use crate::site::{Settings, Site};
 
@@ -22,6 +25,13 @@ struct Finding {
 /// Runs `dsgd doctor`.
 pub fn run(context: &Context) -> Outcome {
     let mut findings = vec![machine(), disk(&std::env::temp_dir()), vectors(), memory()];
+    // That a machine has none is no fault; why it has none may be.
+    findings.extend(
+        device::look()
+            .into_iter()
+            .filter(|(name, _)| name != "cpu")
+            .map(|(name, detail)| Finding { what: format!("device {name}"), good: true, detail }),
+    );
     match context.settings() {
         Ok(settings) => site(context, settings, &mut findings),
         Err(error) => findings.push(Finding {
@@ -156,6 +166,15 @@ fn site(context: &Context, settings: Settings, findings: &mut Vec<Finding>) {
         let good = reference.fasta.is_file();
         let detail = reference.fasta.display().to_string();
         findings.push(Finding { what: format!("reference {}", reference.name), good, detail });
+    }
+    let setting = &site.settings().device.setting;
+    if *setting != Setting::Auto {
+        let chosen = Assignment::choose(setting, 1);
+        let (good, detail) = match &chosen {
+            Ok(devices) => (true, devices.choices().swap_remove(0).reason),
+            Err(error) => (false, with_causes(error)),
+        };
+        findings.push(Finding { what: format!("chosen device {setting}"), good, detail });
     }
     for engine in external {
         let program = engine.command.first().cloned().unwrap_or_default();

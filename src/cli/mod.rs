@@ -165,7 +165,16 @@ impl Context {
 
     /// This site, opened.
     pub fn site(&self) -> Result<Site, Box<dyn Faulty>> {
-        Ok(Site::open(self.settings()?, self.notices())?)
+        self.site_on(&device::Choice::default())
+    }
+
+    /// This site, opened, with the device of the command line instead of the configuration's.
+    pub fn site_on(&self, device: &device::Choice) -> Result<Site, Box<dyn Faulty>> {
+        let mut settings = self.settings()?;
+        if let Some(setting) = &device.device {
+            settings.device.setting = setting.clone();
+        }
+        Ok(Site::open(settings, self.notices())?)
     }
 
     /// Notices that are shown on standard error.

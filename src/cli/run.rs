@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::deposit::{link_table, stage_table};
+use super::device::{self, device_lines};
 use super::{Context, Outcome};
 use crate::base::{BitRate, ByteCount, SampleName, SiteId};
 use crate::flow::{Meters, StageReport};
@@ -37,6 +38,8 @@ pub struct RunArguments {
     /// The end user to deliver to
     #[arg(long, requires = "right", value_name = "SITE")]
     user: Option<SiteId>,
+    #[command(flatten)]
+    device: device::Choice,
 }
 
 /// Arguments of `dsgd deliver`.
@@ -56,7 +59,7 @@ pub struct DeliverArguments {
 
 /// Runs `dsgd run`.
 pub fn run(context: &Context, arguments: &RunArguments) -> Outcome {
-    let site = context.site()?;
+    let site = context.site_on(&arguments.device)?;
     let run = match &arguments.run {
         Some(run) => run.clone(),
         None => format!("{}.calls", arguments.name).parse().map_err(|error| usage(&error))?,
@@ -73,6 +76,10 @@ pub fn run(context: &Context, arguments: &RunArguments) -> Outcome {
     let report = if trusted == site.settings().site {
         let _progress = context.progress("run", &meters);
         site.analyse(&request, &meters)?
+    } else if arguments.device.device.is_some() {
+        let what =
+            format!("the configuration of '{trusted}' says what computes there: no --device");
+        return Err(super::Error::Usage(what).into());
     } else {
         site.ask_to_analyse(&trusted, request, remote_progress(context, "run"))?
     };
@@ -154,7 +161,7 @@ fn describe_run(run: &SampleName, report: &AnalyseReport) -> String {
     let rate = BitRate::of(ByteCount(report.fastq_bytes), report.seconds);
     let mut text = format!(
         "'{run}' holds the calls of '{}': {} records\n{} reads, {:.2} % mapped, {:.2} % duplicates; \
-         engine {}\n{} of FASTQ in {:.1} s, {rate}; limited by '{}'\n\n",
+         engine {}\n{} of FASTQ in {:.1} s, {rate}; limited by '{}'\n",
         report.sample,
         report.records,
         report.reads,
@@ -168,6 +175,7 @@ fn describe_run(run: &SampleName, report: &AnalyseReport) -> String {
     for notice in &report.notices {
         text += &format!("note: {notice}\n");
     }
+    text += &format!("{}\n", device_lines(&report.devices));
     text + &stage_table(&report.stages) + "\n" + &link_table(&report.keys)
 }
 

@@ -6,8 +6,10 @@ use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::device::device_lines;
 use super::{Context, Error, Outcome, key_network, kme};
 use crate::base::Fault;
+use crate::device::Kernel;
 use crate::key::expansion::keeper::Keeper;
 use crate::net::Listener;
 use crate::site::daemon::{self, ROLES};
@@ -59,14 +61,21 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         what: "the configuration does not say where to listen ('listen = \"HOST:PORT\"')".into(),
         fault: Fault::Config,
     })?;
+    let devices = match arguments.role {
+        // Chosen before anybody waits; what cannot be used shows now.
+        Role::Trusted => site.devices()?.described(&Kernel::ALL),
+        _ => Vec::new(),
+    };
     let listener = Listener::bind(&address)?;
     let closer = listener.closer();
     when_told_to_stop(move || closer.close())?;
     let listening = listener.local_address().to_string();
-    let report =
-        serde_json::json!({"site": site.settings().site, "role": name, "address": listening});
+    let report = serde_json::json!({
+        "site": site.settings().site, "role": name, "address": listening, "devices": devices,
+    });
     context.out.result("serve", &report, || {
-        format!("{} serves as {name} at {listening}\n", site.settings().site)
+        let devices = device_lines(&devices);
+        format!("{} serves as {name} at {listening}\n{devices}", site.settings().site)
     });
     daemon::serve(&site, &listener, permitted)?;
     Ok(())

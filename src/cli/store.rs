@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 
+use super::device;
 use super::output::Table;
 use super::{Context, Error, Outcome};
 use crate::base::{ByteCount, Fault, SampleName};
@@ -26,6 +27,8 @@ pub enum Command {
     Repair {
         /// The deposit
         name: SampleName,
+        #[command(flatten)]
+        device: device::Choice,
     },
 }
 
@@ -39,8 +42,8 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
             Ok(())
         }
         Command::Verify { name } => verify(context, name),
-        Command::Repair { name } => {
-            let repaired = context.site()?.repair(name)?;
+        Command::Repair { name, device } => {
+            let repaired = context.site_on(device)?.repair(name)?;
             context.out.result("store repair", &repaired, || {
                 if repaired.is_empty() {
                     return format!("every share of '{name}' is whole\n");

@@ -77,7 +77,7 @@ impl Device for Arc<Cards> {
             lane.map_err(|error| card.failed("take memory", error, piece_bytes))
         };
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
+        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::CUDA)))
     }
 
     /// Every card in use has the table: any of them may get the next queue.
@@ -93,6 +93,10 @@ impl Device for Arc<Cards> {
             ));
         }
         Ok(Arc::new(Table { slices, _working: working }))
+    }
+
+    fn is_simulated(&self) -> bool {
+        self.are_simulated()
     }
 
     fn room(&self, wanted: u64) -> u64 {
@@ -201,7 +205,7 @@ impl CardLane {
         let grid = LaunchConfig {
             grid_dim: (launch.threads.div_ceil(block), 1, 1),
             block_dim: (block, 1, 1),
-            shared_mem_bytes: 0,
+            shared_mem_bytes: launch.shared_bytes(),
         };
         let mut builder = self.stream.launch_builder(function);
         builder.arg(&mut self.memory).arg(first).arg(second).arg(third);

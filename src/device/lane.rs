@@ -79,6 +79,7 @@ impl Function {
     pub(super) fn block(self) -> u32 {
         match self {
             Function::Xor | Function::Share | Function::Otp => 256,
+            Function::Align | Function::Pairhmm => 32,
             _ => 64,
         }
     }
@@ -91,14 +92,20 @@ pub(super) struct Ability {
     pub(super) functions: &'static [Function],
     /// How it seals.
     pub(super) sealing: sealing::Ability,
+    /// Whether its threads align two pairs each.
+    pub(super) aligns_two: bool,
 }
 
 impl Ability {
-    /// `kernels/`, `shaders/`.
-    pub(super) const ALL: Ability = Ability {
+    /// `kernels/`.
+    pub(super) const CUDA: Ability = Ability {
         functions: &Function::ALL,
         sealing: sealing::Ability { lanes: None, expands: true },
+        aligns_two: true,
     };
+
+    /// `shaders/`.
+    pub(super) const WGSL: Ability = Ability { aligns_two: false, ..Ability::CUDA };
 
     /// `hls/`.
     pub(super) const HLS: Ability = Ability {
@@ -110,6 +117,7 @@ impl Ability {
             Function::Pairhmm,
         ],
         sealing: sealing::Ability { lanes: None, expands: false },
+        aligns_two: false,
     };
 }
 
@@ -128,9 +136,17 @@ pub(super) struct Launch {
     pub(super) down: Range<usize>,
     /// What the kernel reads besides the memory.
     pub(super) table: Option<Resident>,
+    /// Words of what the threads of a block share, for each thread.
+    pub(super) shared_words: usize,
 }
 
 impl Launch {
+    /// What the threads of a block share, in bytes.
+    #[cfg(feature = "cuda")]
+    pub(super) fn shared_bytes(&self) -> u32 {
+        4 * self.shared_words as u32 * self.function.block()
+    }
+
     /// The memory that the kernel touches, in bytes.
     #[cfg(test)]
     pub(super) fn reach(&self) -> usize {
@@ -180,6 +196,7 @@ impl Work {
             up: inputs * stride,
             down: 0..outputs as usize * stride,
             table: None,
+            shared_words: 0,
         }
     }
 }
@@ -469,7 +486,13 @@ impl<L: Lane> Queue for Lanes<L> {
         pairs: &[align::Pair<'_>],
         scores: &align::Scores,
     ) -> Result<Vec<Option<align::Placement>>, Error> {
-        self.run_jobs(&jobs::align::Alignments { pairs, scores })
+        let alignments = jobs::align::Alignments { pairs, scores };
+        if !self.ability.aligns_two {
+            return self.run_jobs(&alignments);
+        }
+        let paired = jobs::align_pairs::Paired::new(alignments);
+        let groups = self.run_jobs(&paired)?;
+        Ok(paired.in_order(groups))
     }
 
     fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
@@ -563,7 +586,11 @@ pub(super) mod host {
 
     /// A queue with pieces of `column_bytes`.
     pub fn queue(column_bytes: usize) -> Box<dyn Queue> {
-        Box::new(Lanes::new([HostLane::default(), HostLane::default()], column_bytes, Ability::ALL))
+        Box::new(Lanes::new(
+            [HostLane::default(), HostLane::default()],
+            column_bytes,
+            Ability::WGSL,
+        ))
     }
 }
 

@@ -46,6 +46,11 @@ pub trait Device: Send + Sync {
     /// the last [`Resident`] is dropped, and is used by queues of this device only.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error>;
 
+    /// Bytes of the largest table; larger ones are given to it in parts.
+    fn table_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether the device itself does this kernel; what it has not, its queues give to the CPU.
     fn has(&self, _kernel: Kernel) -> bool {
         true

@@ -87,6 +87,7 @@ impl Sealing {
             up: self.end(expansions.len(), parts.stored.is_some()),
             down: 0..power_at,
             table: None,
+            shared_words: 0,
         };
         let inputs = [(0, piece), (power_at, power), (expansions_at, expansions)];
         lane.start(&launch, inputs.into_iter().chain(parts.stored.map(|pad| (pad_at, pad))))

@@ -294,12 +294,12 @@ impl Queue for Steady {
         jobs: &[ungapped::Job],
         scores: &align::Scores,
     ) -> Result<Vec<ungapped::Segment>, Error> {
-        self.run_over(Kernel::Ungapped, &genome.resident, |queue| {
+        self.run_over(Kernel::Ungapped, genome.resident(), |queue| {
             queue.ungapped(genome, reads, jobs, scores)
         })
     }
 
     fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
-        self.run_over(Kernel::Lookup, &table.resident, |queue| queue.lookup(table, hashes))
+        self.run_over(Kernel::Lookup, table.resident(), |queue| queue.lookup(table, hashes))
     }
 }

@@ -183,14 +183,13 @@ impl Device for Arc<Gpu> {
             lane => lane,
         };
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::ALL)))
+        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::WGSL)))
     }
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
         let bytes = 4 * parts.iter().map(|part| part.len()).sum::<usize>().max(1);
-        let limit = self.device.limits().max_storage_buffer_binding_size;
-        if bytes as u64 > limit {
-            let reason = format!("{bytes} bytes are more than a binding can have, {limit}");
+        if bytes > self.table_bytes_max() {
+            let reason = format!("{bytes} bytes are more than a binding can have");
             return Err(Error::failed(NAME, "take a table")(reason));
         }
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -211,6 +210,11 @@ impl Device for Arc<Gpu> {
         buffer.unmap();
         self.complaint("take a table")?;
         Ok(Arc::new(buffer))
+    }
+
+    fn table_bytes_max(&self) -> usize {
+        let limits = self.device.limits();
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) as usize
     }
 
     fn is_simulated(&self) -> bool {

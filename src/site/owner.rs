@@ -326,8 +326,9 @@ impl Site {
     }
 
     /// What the operator should know of this work, and of the devices it was done with.
-    pub(super) fn notices_with(&self, devices: &Assignment) -> Vec<String> {
-        [self.notices.all(), devices.notices()].concat()
+    fn notices_with(&self, devices: &Assignment) -> Vec<String> {
+        devices.notices().into_iter().for_each(|notice| self.notices.add(notice));
+        self.notices.all()
     }
 
     /// Lets every holder read its shares of a deposit; names the damaged stripes.

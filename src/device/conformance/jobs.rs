@@ -56,6 +56,9 @@ pub(super) fn check_align(queue: &mut dyn Queue, count: usize, noise: &mut Noise
         // More runs than a device's result has room for.
         ((0..200).map(|at| at / 2 % 4).collect(), (0..255).map(|at| at / 3 % 4).collect()),
         (codes(noise, 5000), codes(noise, 5000)),
+        // Bands that are wider than what a device keeps at hand.
+        (codes(noise, 40), codes(noise, 190)),
+        (codes(noise, 30), codes(noise, 290)),
     ];
     for _ in 0..count {
         let length = 1 + noise.below(220);
@@ -111,10 +114,12 @@ pub(super) fn check_pairhmm(queue: &mut dyn Queue, count: usize, noise: &mut Noi
     let mut jobs = Vec::new();
     for _ in 0..count {
         let first = noise.below(120) as i32 - 60;
+        // Some that are wider than what a device keeps at hand.
+        let widest = if noise.below(10) == 0 { 250 } else { 70 };
         jobs.push(pairhmm::Job {
             read: noise.below(parts.len()),
             haplotype: noise.below(haplotypes.len()),
-            diagonals: (first, first + noise.below(70) as i32 - 2),
+            diagonals: (first, first + noise.below(widest) as i32 - 2),
             limit: [pairhmm::LIMIT_MAX, 1 << 20, 900, 0, -5][noise.below(5)],
         });
     }

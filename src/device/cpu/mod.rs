@@ -52,6 +52,7 @@ impl Device for Cpu {
 #[derive(Default)]
 struct Memory {
     align: align::Lanes,
+    pairhmm: pairhmm::Lanes,
 }
 
 impl Queue for Memory {
@@ -118,7 +119,7 @@ impl Queue for Memory {
     }
 
     fn pairhmm(&mut self, batch: &kernel::pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
-        Ok(pairhmm::pairhmm(batch))
+        Ok(pairhmm::pairhmm(batch, &mut self.pairhmm))
     }
 
     fn pack(

@@ -1,175 +1,241 @@
 //! Penalties of many reads on many haplotypes at once, a job a vector lane.
 //!
 //! Jobs of one band width go together; every step of the recurrence is then the same for all lanes,
-//! deletions too, and the compiler vectorises it. A lane whose read is shorter keeps its penalty.
-#![allow(unsafe_code)]
+//! deletions too. A lane whose read is shorter keeps its penalty.
 
-use crate::kernel::pairhmm::{Batch, Job, LIMIT_MAX, NEVER, OUTSIDE, Rows, width};
+mod group;
+mod words;
 
-/// Jobs that go together: 16-bit numbers of a vector of 512 bits.
-const LANES: usize = 32;
+use crate::kernel::pairhmm::{BasePenalties, Batch, Job, NEVER, ReadPart, Rows, width};
 
-type Vector = [i16; LANES];
+use group::Group;
+
+/// Memory of many jobs; kept from batch to batch.
+#[derive(Debug)]
+pub struct Lanes {
+    groups: Groups,
+    tables: ReadTables,
+    rows: Rows,
+}
+
+/// Vectors of one kind of processor.
+#[derive(Debug)]
+enum Groups {
+    #[cfg(target_arch = "x86_64")]
+    Bits512(Group<words::Avx512, 32>),
+    #[cfg(target_arch = "x86_64")]
+    Bits256(Group<words::Avx2, 16>),
+    Bits128(Group<words::Any, 8>),
+}
+
+impl Groups {
+    /// All that this processor can do, widest vectors first.
+    fn all() -> impl Iterator<Item = Self> {
+        let plain = std::iter::once_with(|| Self::Bits128(Group::plain()));
+        #[cfg(target_arch = "x86_64")]
+        let plain = {
+            let wide = Group::avx512().map(Self::Bits512);
+            let half = Group::avx2().map(Self::Bits256);
+            wide.into_iter().chain(half).chain(plain)
+        };
+        plain
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        let groups = Groups::all().next().expect("vectors of 128 bits are on every processor");
+        Self { groups, tables: ReadTables::default(), rows: Rows::default() }
+    }
+}
 
 /// The penalty of every job, as [`Batch::scalar`].
-pub fn pairhmm(batch: &Batch<'_>) -> Vec<i32> {
+pub fn pairhmm(batch: &Batch<'_>, lanes: &mut Lanes) -> Vec<i32> {
     let mut results = vec![0; batch.jobs.len()];
+    let haplotypes: Vec<bool> = batch
+        .haplotypes
+        .iter()
+        .map(|haplotype| {
+            let mut gaps = haplotype.gap_open.iter().chain(haplotype.gap_extend);
+            gaps.all(|gap| (0..=NEVER).contains(gap))
+        })
+        .collect();
+    // Whether sums stay within 16 bits, and there is something to sum.
+    let fits = |job: &Job| {
+        let read = batch.reads[job.read];
+        let whole = read.bases.len() == read.qualities.len();
+        !read.bases.is_empty() && whole && haplotypes[job.haplotype]
+    };
     let (mut order, alone): (Vec<usize>, Vec<usize>) =
-        (0..batch.jobs.len()).partition(|&job| fits(batch, &batch.jobs[job]));
-    let mut rows = Rows::default();
+        (0..batch.jobs.len()).partition(|&job| fits(&batch.jobs[job]));
     for job in alone {
-        results[job] = batch.scalar(job, &mut rows);
+        results[job] = batch.scalar(job, &mut lanes.rows);
     }
+    lanes.tables.fill(batch.reads, batch.penalties);
     let shape = |&job: &usize| {
         let Job { read, diagonals, .. } = batch.jobs[job];
-        (width(diagonals), batch.reads[read].bases.len())
+        (width(diagonals), batch.reads[read].bases.len(), job)
     };
-    order.sort_by_key(shape);
-    let mut group = Group::default();
-    for alike in order.chunk_by(|a, b| shape(a).0 == shape(b).0) {
-        for jobs in alike.chunks(LANES) {
-            group.lay_out(batch, jobs, shape(&jobs[0]).0);
-            group.run();
-            for (lane, &job) in jobs.iter().enumerate() {
-                results[job] = group.results[lane].expect("every lane has come to its end");
-            }
+    order.sort_unstable_by_key(shape);
+    let alike = order.chunk_by(|a, b| shape(a).0 == shape(b).0);
+    let tables = &lanes.tables;
+    for jobs in alike {
+        match &mut lanes.groups {
+            #[cfg(target_arch = "x86_64")]
+            Groups::Bits512(group) => group.run_all(batch, tables, jobs, &mut results),
+            #[cfg(target_arch = "x86_64")]
+            Groups::Bits256(group) => group.run_all(batch, tables, jobs, &mut results),
+            Groups::Bits128(group) => group.run_all(batch, tables, jobs, &mut results),
         }
     }
     results
 }
 
-/// Whether sums stay within 16 bits, and there is something to sum.
-fn fits(batch: &Batch<'_>, job: &Job) -> bool {
-    let (read, haplotype) = (batch.reads[job.read], batch.haplotypes[job.haplotype]);
-    let gaps = haplotype.gap_open.iter().chain(haplotype.gap_extend);
-    let mut gaps = gaps.map(|gap| (0..=NEVER).contains(gap));
-    !read.bases.is_empty() && read.bases.len() == read.qualities.len() && gaps.all(|fits| fits)
+/// Penalties of all bases of the reads of a batch.
+#[derive(Debug, Default)]
+struct ReadTables {
+    agree: Vec<i16>,
+    differ: Vec<i16>,
+    /// Where each read begins, and where the last ends.
+    begins: Vec<usize>,
 }
 
-/// Jobs that go together, with the memory of their recurrences.
-#[derive(Default)]
-struct Group {
-    width: usize,
-    /// Read bases and the penalties of their agreeing and differing, by row.
-    reads: Vec<[Vector; 3]>,
-    /// Haplotype bases and gap penalties, from the lowest diagonal of the first row on.
-    haplotypes: Vec<[Vector; 3]>,
-    /// Best of all states and best that ends in an insertion, of one row, with a border at the end.
-    state: Vec<[Vector; 2]>,
-    lengths: Vec<usize>,
-    limits: Vec<i32>,
-    /// What is known of the penalties: a limit may be any number.
-    results: [Option<i32>; LANES],
+impl ReadTables {
+    fn fill(&mut self, reads: &[ReadPart<'_>], penalties: &BasePenalties) {
+        self.agree.clear();
+        self.differ.clear();
+        self.begins.clear();
+        self.begins.push(0);
+        let mut table = [[0; 2]; 256];
+        for (pair, quality) in table.iter_mut().zip(0..=u8::MAX) {
+            *pair = penalties.pair(quality);
+        }
+        for read in reads {
+            for (&base, &quality) in read.bases.iter().zip(read.qualities) {
+                let [agree, differ] = table[usize::from(quality)];
+                self.agree.push(agree);
+                self.differ.push(if base > 3 { agree } else { differ });
+            }
+            self.begins.push(self.agree.len());
+        }
+    }
+
+    /// Of one read: penalties of agreeing, and of differing.
+    fn of(&self, read: usize) -> [&[i16]; 2] {
+        let bases = self.begins[read]..self.begins[read + 1];
+        [&self.agree[bases.clone()], &self.differ[bases]]
+    }
 }
 
-impl Group {
-    fn lay_out(&mut self, batch: &Batch<'_>, jobs: &[usize], width: usize) {
-        let job = |&job: &usize| &batch.jobs[job];
-        let bases = |job: &Job| batch.reads[job.read].bases.len();
-        self.width = width;
-        self.lengths = jobs.iter().map(job).map(bases).collect();
-        self.limits = jobs.iter().map(job).map(|job| job.limit.min(LIMIT_MAX)).collect();
-        let rows = self.lengths.iter().copied().max().unwrap_or(0);
-        self.reads.clear();
-        self.reads.resize(rows, [[0; LANES]; 3]);
-        self.haplotypes.clear();
-        let outside = [[i16::from(OUTSIDE); LANES], [NEVER; LANES], [NEVER; LANES]];
-        self.haplotypes.resize(rows + width, outside);
-        self.state.clear();
-        self.state.resize(width, [[0; LANES], [NEVER; LANES]]);
-        self.state.push([[NEVER; LANES]; 2]);
-        for (lane, job) in jobs.iter().map(job).enumerate() {
-            self.lay_out_lane(batch, lane, job);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::pairhmm::{HaplotypePart, LIMIT_MAX};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// Compares every form with the twin, with memory that other jobs have used.
+    fn compare(batch: &Batch<'_>) -> Result<(), TestCaseError> {
+        let mut rows = Rows::default();
+        let want: Vec<i32> =
+            (0..batch.jobs.len()).map(|job| batch.scalar(job, &mut rows)).collect();
+        for groups in Groups::all() {
+            let mut lanes = Lanes { groups, ..Lanes::default() };
+            let turned: Vec<Job> = batch.jobs.iter().rev().copied().collect();
+            let other = pairhmm(&Batch { jobs: &turned, ..*batch }, &mut lanes);
+            prop_assert!(other.iter().rev().eq(&want), "{:?}", want);
+            prop_assert_eq!(&pairhmm(batch, &mut lanes), &want);
         }
+        Ok(())
     }
 
-    fn lay_out_lane(&mut self, batch: &Batch<'_>, lane: usize, job: &Job) {
-        let (read, haplotype) = (batch.reads[job.read], batch.haplotypes[job.haplotype]);
-        for ((row, &base), &quality) in self.reads.iter_mut().zip(read.bases).zip(read.qualities) {
-            let [agree, differ] = batch.penalties.pair(quality);
-            let differ = if base > 3 { agree } else { differ };
-            for (vector, value) in row.iter_mut().zip([i16::from(base), agree, differ]) {
-                vector[lane] = value;
-            }
-        }
-        let low = i64::from(job.diagonals.0);
-        let first = usize::try_from(low).unwrap_or(0).min(haplotype.bases.len());
-        let before = usize::try_from(-low).unwrap_or(0).min(self.haplotypes.len());
-        let gaps = haplotype.gap_open.iter().zip(haplotype.gap_extend).skip(first);
-        let bases = haplotype.bases[first..].iter().zip(gaps);
-        for (column, (&base, (&open, &extend))) in self.haplotypes[before..].iter_mut().zip(bases) {
-            for (vector, value) in column.iter_mut().zip([i16::from(base), open, extend]) {
-                vector[lane] = value;
-            }
-        }
+    /// Bases with two penalties each, or of which the first is a quality.
+    type Model = Vec<(u8, i16, i16)>;
+
+    fn model(length: std::ops::Range<usize>, most: i16) -> impl Strategy<Value = Model> {
+        vec((0u8..5, 0..most, 0..most), length)
     }
 
-    fn run(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-            fn avx512(group: &mut Group) {
-                group.run_rows();
-            }
-            #[target_feature(enable = "avx2")]
-            fn avx2(group: &mut Group) {
-                group.run_rows();
-            }
-            if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                // SAFETY: the processor has these instructions, as asked just now.
-                return unsafe { avx512(self) };
-            }
-            if is_x86_feature_detected!("avx2") {
-                // SAFETY: the processor has these instructions, as asked just now.
-                return unsafe { avx2(self) };
-            }
-        }
-        self.run_rows();
+    fn compare_all(
+        haplotypes: &[Model],
+        reads: &[Model],
+        jobs: &[Job],
+    ) -> Result<(), TestCaseError> {
+        let columns = |model: &Model| {
+            let (bases, gaps): (Vec<u8>, Vec<_>) =
+                model.iter().map(|&(base, open, extend)| (base, (open, extend))).unzip();
+            let (open, extend): (Vec<i16>, Vec<i16>) = gaps.into_iter().unzip();
+            (bases, open, extend)
+        };
+        let haplotypes: Vec<_> = haplotypes.iter().map(columns).collect();
+        let haplotypes: Vec<_> = haplotypes
+            .iter()
+            .map(|(bases, gap_open, gap_extend)| HaplotypePart { bases, gap_open, gap_extend })
+            .collect();
+        let reads: Vec<(Vec<u8>, Vec<u8>)> = reads
+            .iter()
+            .map(|read| read.iter().map(|&(base, quality, _)| (base, quality as u8)).unzip())
+            .collect();
+        let reads: Vec<_> =
+            reads.iter().map(|(bases, qualities)| ReadPart { bases, qualities }).collect();
+        let penalties = &BasePenalties::default();
+        compare(&Batch { reads: &reads, haplotypes: &haplotypes, jobs, penalties })
     }
 
-    #[inline(always)]
-    fn run_rows(&mut self) {
-        self.results = [None; LANES];
-        let mut running = self.lengths.len();
-        for row in 0..self.reads.len() {
-            let haplotypes = &self.haplotypes[row..row + self.width];
-            let best = next_row(&self.reads[row], haplotypes, &mut self.state);
-            for (lane, (&length, &limit)) in self.lengths.iter().zip(&self.limits).enumerate() {
-                let best = i32::from(best[lane]);
-                let ends = best >= limit || row + 1 == length;
-                if ends && row < length && self.results[lane].is_none() {
-                    self.results[lane] = Some(best.min(limit));
-                    running -= 1;
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn many_jobs_have_the_penalties_of_the_twin(
+            haplotypes in vec(model(0..150, 1500), 1..5),
+            reads in vec(model(0..130, 70), 1..9),
+            jobs in vec((0usize..99, 0usize..99, -70i32..90, -2i32..70, 0usize..5), 0..90),
+            related in any::<bool>(),
+        ) {
+            let mut reads = reads;
+            if related {
+                for (at, read) in reads.iter_mut().enumerate() {
+                    let haplotype = &haplotypes[at % haplotypes.len()];
+                    for (base, from) in read.iter_mut().zip(haplotype.iter().skip(at)) {
+                        base.0 = if base.1 == 3 { base.0 } else { from.0 };
+                    }
                 }
             }
-            if running == 0 {
-                return;
-            }
+            let jobs: Vec<Job> = jobs
+                .into_iter()
+                .map(|(read, haplotype, first, width, limit)| Job {
+                    read: read % reads.len(),
+                    haplotype: haplotype % haplotypes.len(),
+                    diagonals: (first, first + width),
+                    limit: [LIMIT_MAX, 1 << 20, 2000, 0, -5][limit],
+                })
+                .collect();
+            compare_all(&haplotypes, &reads, &jobs)?;
         }
     }
-}
 
-/// One row of every lane: its best.
-#[inline(always)]
-fn next_row(read: &[Vector; 3], haplotypes: &[[Vector; 3]], state: &mut [[Vector; 2]]) -> Vector {
-    let [bases, agree, differ] = read;
-    let (mut before, mut deleted, mut best) = ([NEVER; LANES], [NEVER; LANES], [NEVER; LANES]);
-    for (d, [from, open, extend]) in haplotypes.iter().enumerate() {
-        let [next_all, next_inserted] = state[d + 1];
-        let [all, inserted] = &mut state[d];
-        for lane in 0..LANES {
-            let pair = if from[lane] == bases[lane] { agree[lane] } else { differ[lane] };
-            let matched = (all[lane] + pair).min(NEVER);
-            let opened = next_all[lane] + open[lane];
-            let insertion = opened.min(next_inserted[lane] + extend[lane]).min(NEVER);
-            let opened = before[lane] + open[lane];
-            deleted[lane] = opened.min(deleted[lane] + extend[lane]).min(NEVER);
-            before[lane] = matched;
-            let cell = matched.min(insertion).min(deleted[lane]);
-            best[lane] = best[lane].min(cell);
-            all[lane] = cell;
-            inserted[lane] = insertion;
+    fn job(read: usize, haplotype: usize) -> Job {
+        Job { read, haplotype, diagonals: (-9, 14), limit: LIMIT_MAX }
+    }
+
+    #[test]
+    fn groups_that_are_not_full_hold_what_they_have() {
+        let model: Model = (0..40).map(|at| ((at * at / 3 % 4) as u8, 900, 100)).collect();
+        let reads: Vec<Model> = (1..34).map(|length| model[3..3 + length].to_vec()).collect();
+        for count in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33] {
+            let jobs: Vec<Job> = (0..count).map(|read| job(read, 0)).collect();
+            compare_all(std::slice::from_ref(&model), &reads, &jobs).unwrap();
         }
     }
-    best
+
+    #[test]
+    fn the_greatest_penalties_stay_within_their_numbers() {
+        // Nothing agrees, at the highest quality; gaps cost nothing, or more than any path.
+        let reads: Vec<Model> = vec![vec![(0, 60, 0); 300], vec![(4, 60, 0); 300]];
+        let gaps = [(NEVER, NEVER), (0, NEVER), (NEVER, 0), (0, 0), (2073, NEVER), (-1, 0)];
+        let haplotypes: Vec<Model> =
+            gaps.iter().map(|&(open, extend)| vec![(1, open, extend); 280]).collect();
+        let jobs: Vec<Job> = (0..12).map(|at| job(at % 2, at / 2)).collect();
+        compare_all(&haplotypes, &reads, &jobs).unwrap();
+    }
 }

@@ -4,10 +4,12 @@ use crate::device::cpu;
 use crate::device::lane::Function;
 use crate::kernel::align::{Matrix, Pair, Placement, Scores, Step, width};
 
-use super::{Batch, Jobs, nibbles};
+use super::{Batch, Jobs, Need, nibbles};
 
 /// Runs that a result has room for.
 const RUNS_MAX: usize = 27;
+/// Words of a result.
+pub(super) const RESULT_WORDS: usize = 5 + RUNS_MAX;
 
 /// Scores beyond these could leave 16 bits on the way.
 const SCORE_MAX: i16 = 2000;
@@ -19,11 +21,15 @@ pub(in crate::device) struct Alignments<'a> {
 }
 
 impl Alignments<'_> {
-    fn scores_fit(&self, rows: usize) -> bool {
+    /// Whether no score is negative or large.
+    pub(super) fn scores_are_small(&self) -> bool {
         let Scores { matched, mismatch, gap_open, gap_extend, clip } = *self.scores;
         let all = [matched, mismatch, gap_open, gap_extend, clip];
-        let small = all.iter().all(|score| (0..=SCORE_MAX).contains(score));
-        small && rows * matched as usize <= i16::MAX as usize
+        all.iter().all(|score| (0..=SCORE_MAX).contains(score))
+    }
+
+    fn scores_fit(&self, rows: usize) -> bool {
+        self.scores_are_small() && rows * self.scores.matched as usize <= i16::MAX as usize
     }
 }
 
@@ -38,21 +44,27 @@ impl Jobs for Alignments<'_> {
     }
 
     fn result_words(&self) -> usize {
-        5 + RUNS_MAX
+        RESULT_WORDS
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn weight(&self, job: usize) -> usize {
+        let Pair { query, target } = self.pairs[job];
+        query.len() << 32 | target.len()
+    }
+
+    fn header(&self, _part: usize) -> Vec<u32> {
         let Scores { matched, mismatch, gap_open, gap_extend, clip } = *self.scores;
         [matched, mismatch, gap_open, gap_extend, clip].map(|score| i32::from(score) as u32).into()
     }
 
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
         let Pair { query, target } = self.pairs[job];
         let width = width(query, target).filter(|_| self.scores_fit(query.len()))?;
         let query_at = batch.append(nibbles(query));
         let target_at = batch.append(nibbles(target));
         batch.enter(&[query_at, query.len() as u32, target_at, width as u32]);
-        Some(width + query.len() * width.div_ceil(8))
+        let directions = query.len() * width.div_ceil(8);
+        Some(Need::of_row(width).and(directions))
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<Self::Output> {

@@ -4,7 +4,7 @@ use crate::device::lane::Function;
 use crate::device::table::{Resident, SeedTable};
 use crate::kernel::lookup::scalar;
 
-use super::{Batch, Jobs};
+use super::{Batch, Jobs, Need};
 
 /// Seeds to be looked up.
 pub(in crate::device) struct Lookups<'a> {
@@ -15,7 +15,7 @@ pub(in crate::device) struct Lookups<'a> {
 impl Jobs for Lookups<'_> {
     type Output = (u32, u32);
     const FUNCTION: Function = Function::Lookup;
-    const HEADER_WORDS: usize = 4;
+    const HEADER_WORDS: usize = 8;
     const ENTRY_WORDS: usize = 2;
 
     fn count(&self) -> usize {
@@ -26,21 +26,27 @@ impl Jobs for Lookups<'_> {
         2
     }
 
-    fn header(&self) -> Vec<u32> {
-        let seeds = self.table.seeds();
-        vec![seeds.buckets.len() as u32, seeds.hash_bits - seeds.bucket_bits]
-    }
-
-    fn table(&self) -> Option<&Resident> {
-        Some(&self.table.resident)
-    }
-
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
-        let hash = self.hashes[job];
-        let bits = self.table.seeds().hash_bits;
+    fn part(&self, job: usize) -> usize {
+        let (hash, bits) = (self.hashes[job], self.table.seeds().hash_bits);
         assert!(bits == 64 || hash >> bits == 0, "a hash has as many bits as the index says");
+        self.table.part_of(hash)
+    }
+
+    fn header(&self, part: usize) -> Vec<u32> {
+        let seeds = self.table.seeds();
+        let (_, first, count) = self.table.part(part);
+        let rest_bits = seeds.hash_bits - seeds.bucket_bits;
+        vec![count as u32 + 1, rest_bits, first as u32, seeds.buckets[first]]
+    }
+
+    fn table(&self, part: usize) -> Option<&Resident> {
+        Some(self.table.part(part).0)
+    }
+
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
+        let hash = self.hashes[job];
         batch.enter(&[hash as u32, (hash >> 32) as u32]);
-        Some(0)
+        Some(Need::default())
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<(u32, u32)> {

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The header's first word is the number of words of a result. Scratch is not copied; word `i` of
-//! job `j` is word `i * jobs + j`, so that neighbouring threads touch neighbouring words. What no
+//! thread `t` is word `i * threads + t`, so that neighbouring threads touch neighbouring words. What is
+//! shared between the threads of a block holds rows of the kernels' states, as many words a thread as the
+//! longest needs. What no
 //! launch can hold, and what a device gives up, is done by the CPU: the results are the same.
 
 use std::collections::HashMap;
@@ -17,13 +19,48 @@ use super::lane::{Function, Lane, Launch};
 use super::table::Resident;
 
 pub(super) mod align;
+pub(super) mod align_pairs;
 pub(super) mod lookup;
 pub(super) mod pack;
 pub(super) mod pairhmm;
 pub(super) mod ungapped;
 
-/// Most jobs of one launch: WebGPU starts no more workgroups than 65,535, of 64 threads here.
-const JOBS_MAX: usize = 65_535 * 64;
+/// Most threads of one launch: WebGPU starts no more workgroups than 65,535, of 32 threads at least.
+const THREADS_MAX: usize = 65_535 * 32;
+
+/// Longest row of states that the threads of a block keep in what they share, in words; longer ones are
+/// scratch. WebGPU has 16 KiB for 32 threads.
+const ROW_MAX: usize = 128;
+
+/// Memory that a thread needs besides what is copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Need {
+    scratch_words: usize,
+    shared_words: usize,
+}
+
+impl Need {
+    /// A row of so many words.
+    fn of_row(words: usize) -> Self {
+        match words <= ROW_MAX {
+            true => Self { scratch_words: 0, shared_words: words },
+            false => Self { scratch_words: words, shared_words: 0 },
+        }
+    }
+
+    /// With so many words of scratch more.
+    fn and(self, scratch_words: usize) -> Self {
+        Self { scratch_words: self.scratch_words + scratch_words, ..self }
+    }
+
+    /// Enough for either.
+    fn max(self, other: Self) -> Self {
+        Self {
+            scratch_words: self.scratch_words.max(other.scratch_words),
+            shared_words: self.shared_words.max(other.shared_words),
+        }
+    }
+}
 
 /// Many jobs of one kernel.
 pub(super) trait Jobs {
@@ -35,24 +72,36 @@ pub(super) trait Jobs {
     const HEADER_WORDS: usize;
     /// Words of an entry.
     const ENTRY_WORDS: usize;
+    /// Threads that do a job; each has an entry and a result.
+    const THREADS: usize = 1;
 
     /// How many there are.
     fn count(&self) -> usize;
 
-    /// Words of a result.
+    /// Words of a thread's result.
     fn result_words(&self) -> usize;
 
-    /// The table that the kernel reads.
-    fn table(&self) -> Option<&Resident> {
+    /// How long a job takes. Those that take as long as each other go to neighbouring threads.
+    fn weight(&self, _job: usize) -> usize {
+        0
+    }
+
+    /// The part of the table that a job needs.
+    fn part(&self, _job: usize) -> usize {
+        0
+    }
+
+    /// A part of the table that the kernel reads.
+    fn table(&self, _part: usize) -> Option<&Resident> {
         None
     }
 
-    /// The header from its second word on.
-    fn header(&self) -> Vec<u32>;
+    /// The header from its second word on, of a launch over that part.
+    fn header(&self, part: usize) -> Vec<u32>;
 
-    /// Adds one job to a batch and tells its words of scratch; `None`, and nothing added, when only
+    /// Adds one job to a batch and tells what its threads need; `None`, and nothing added, when only
     /// the CPU can do it.
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize>;
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need>;
 
     /// The result from its words; `None` when the device gave it up.
     fn result(&self, job: usize, words: &[u32]) -> Option<Self::Output>;
@@ -69,7 +118,9 @@ pub(super) struct Batch {
     data: Vec<u32>,
     /// Where data that several jobs use was put, by the name that the jobs give it.
     placed: HashMap<(usize, usize), u32>,
-    scratch_words: usize,
+    need: Need,
+    /// Of the table.
+    part: usize,
     /// The launch, and its words up to the results.
     sealed: Option<(Launch, Vec<u32>)>,
 }
@@ -98,29 +149,31 @@ impl Batch {
 
     /// Where results and scratch begin and where all ends, in words.
     fn bounds<J: Jobs>(&self, jobs: &J) -> [usize; 3] {
-        let given = J::HEADER_WORDS + self.jobs.len() * J::ENTRY_WORDS + self.data.len();
+        let threads = self.jobs.len() * J::THREADS;
+        let given = J::HEADER_WORDS + threads * J::ENTRY_WORDS + self.data.len();
         let output_at = given.next_multiple_of(4);
-        let scratch_at = (output_at + self.jobs.len() * jobs.result_words()).next_multiple_of(4);
-        [output_at, scratch_at, scratch_at + self.jobs.len() * self.scratch_words]
+        let scratch_at = (output_at + threads * jobs.result_words()).next_multiple_of(4);
+        [output_at, scratch_at, scratch_at + threads * self.need.scratch_words]
     }
 
     fn seal<J: Jobs>(&mut self, jobs: &J) {
         let [output_at, scratch_at, _] = self.bounds(jobs);
         let mut words = Vec::with_capacity(output_at);
         words.push(jobs.result_words() as u32);
-        words.extend(jobs.header());
+        words.extend(jobs.header(self.part));
         words.resize(J::HEADER_WORDS, 0);
         words.append(&mut self.entries);
         words.append(&mut self.data);
         words.resize(output_at, 0);
-        let count = self.jobs.len() as u32;
+        let count = (self.jobs.len() * J::THREADS) as u32;
         let launch = Launch {
             function: J::FUNCTION,
             threads: count,
             numbers: [count, output_at as u32, scratch_at as u32],
             up: 4 * output_at,
             down: 4 * output_at..4 * scratch_at,
-            table: jobs.table().cloned(),
+            table: jobs.table(self.part).cloned(),
+            shared_words: self.need.shared_words,
         };
         self.sealed = Some((launch, words));
     }
@@ -138,7 +191,7 @@ impl Batch {
         lane: &mut L,
         results: &mut [Option<J::Output>],
     ) -> Result<(), Error> {
-        let each = jobs.result_words();
+        let each = J::THREADS * jobs.result_words();
         let mut words = vec![0_u32; self.jobs.len() * each];
         lane.finish(std::iter::once((0, bytemuck::cast_slice_mut(&mut words))))?;
         for (job, words) in self.jobs.into_iter().zip(words.chunks_exact(each.max(1))) {
@@ -151,6 +204,8 @@ impl Batch {
 /// Cuts jobs into batches that a lane has room for, in order.
 pub(super) struct Batches<'a, J> {
     jobs: &'a J,
+    /// By the part of the table that they need, then by their weight.
+    order: Vec<(usize, usize)>,
     next: usize,
     room_words: usize,
 }
@@ -158,19 +213,29 @@ pub(super) struct Batches<'a, J> {
 impl<'a, J: Jobs> Batches<'a, J> {
     /// For lanes of `room_words`.
     pub(super) fn new(jobs: &'a J, room_words: usize) -> Self {
-        Self { jobs, next: 0, room_words }
+        let mut order: Vec<_> = (0..jobs.count()).map(|job| (jobs.part(job), job)).collect();
+        order.sort_by_cached_key(|&(part, job)| (part, jobs.weight(job)));
+        Self { jobs, order, next: 0, room_words }
     }
 
     /// Adds the next job, unless it does not fit any more. Jobs that never fit are left out.
     fn extend(&mut self, batch: &mut Batch) -> bool {
-        let (entries, data, scratch) = (batch.entries.len(), batch.data.len(), batch.scratch_words);
-        let Some(scratch_words) = self.jobs.add(self.next, batch) else {
+        let (entries, data, before) = (batch.entries.len(), batch.data.len(), batch.need);
+        let (part, job) = self.order[self.next];
+        if batch.jobs.is_empty() {
+            batch.part = part;
+        } else if batch.part != part {
+            return false;
+        }
+        let Some(need) = self.jobs.add(job, batch) else {
             self.next += 1;
             return true;
         };
-        batch.jobs.push(self.next);
-        batch.scratch_words = scratch.max(scratch_words);
-        if batch.jobs.len() <= JOBS_MAX && batch.bounds(self.jobs)[2] <= self.room_words {
+        batch.jobs.push(job);
+        batch.need = before.max(need);
+        if batch.jobs.len() * J::THREADS <= THREADS_MAX
+            && batch.bounds(self.jobs)[2] <= self.room_words
+        {
             self.next += 1;
             return true;
         }
@@ -178,7 +243,7 @@ impl<'a, J: Jobs> Batches<'a, J> {
         batch.entries.truncate(entries);
         batch.data.truncate(data);
         batch.placed.retain(|_, at| (*at as usize) < data);
-        batch.scratch_words = scratch;
+        batch.need = before;
         let never_fits = batch.jobs.is_empty();
         self.next += usize::from(never_fits);
         never_fits
@@ -190,7 +255,7 @@ impl<J: Jobs> Iterator for Batches<'_, J> {
 
     fn next(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
-        while self.next < self.jobs.count() && self.extend(&mut batch) {}
+        while self.next < self.order.len() && self.extend(&mut batch) {}
         batch.seal(self.jobs);
         (!batch.jobs.is_empty()).then_some(batch)
     }
@@ -237,18 +302,18 @@ mod tests {
             2
         }
 
-        fn header(&self) -> Vec<u32> {
+        fn header(&self, _part: usize) -> Vec<u32> {
             vec![7]
         }
 
-        fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+        fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
             let number = self.0[job];
             if number == 13 {
                 return None;
             }
             let at = batch.place((0, number), (0..number).map(|word| word as u32));
             batch.enter(&[at]);
-            Some(number / 2)
+            Some(Need::default().and(number / 2))
         }
 
         fn result(&self, _: usize, words: &[u32]) -> Option<usize> {

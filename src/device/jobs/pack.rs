@@ -5,7 +5,7 @@ use bytemuck::{Zeroable, bytes_of_mut, cast_slice};
 use crate::device::lane::Function;
 use crate::kernel::pack::{Packed, Read, ReadWord, WORD_BASES, scalar};
 
-use super::{Batch, Jobs, bases};
+use super::{Batch, Jobs, Need, bases};
 
 /// Words of 32 bits in a word of 64 bases.
 const PLANE_WORDS: usize = 8;
@@ -37,16 +37,16 @@ impl Jobs for Reads<'_> {
         3 * PLANE_WORDS * self.words_max()
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn header(&self, _part: usize) -> Vec<u32> {
         vec![self.words_max() as u32]
     }
 
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
         let Read { codes, qualities } = self.reads[job];
         assert_eq!(codes.len(), qualities.len(), "each base has a quality");
         let at = batch.append(bases(codes, qualities));
         batch.enter(&[at, codes.len() as u32]);
-        Some(0)
+        Some(Need::default())
     }
 
     fn result(&self, job: usize, words: &[u32]) -> Option<Packed> {

@@ -5,7 +5,7 @@ use crate::kernel::pairhmm::{
     Batch as Wanted, HaplotypePart, Job, LIMIT_MAX, NEVER, OUTSIDE, QUALITY_MAX, Rows, width,
 };
 
-use super::{Batch, Jobs, bases, pair};
+use super::{Batch, Jobs, Need, bases, pair};
 
 /// The penalties that are wanted.
 pub(in crate::device) struct Penalties<'a> {
@@ -39,11 +39,16 @@ impl Jobs for Penalties<'_> {
         1
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn weight(&self, job: usize) -> usize {
+        let Job { read, diagonals, .. } = self.batch.jobs[job];
+        self.batch.reads[read].bases.len() << 32 | width(diagonals)
+    }
+
+    fn header(&self, _part: usize) -> Vec<u32> {
         self.batch.penalties.by_quality().map(|(agree, differ)| pair(agree, differ)).collect()
     }
 
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
         let Job { read, haplotype, diagonals, limit } = self.batch.jobs[job];
         let (part, model) = (self.batch.reads[read], self.batch.haplotypes[haplotype]);
         if part.bases.is_empty() || part.bases.len() != part.qualities.len() || !fits(model) {
@@ -63,7 +68,7 @@ impl Jobs for Penalties<'_> {
             limit.min(LIMIT_MAX) as u32,
             0,
         ]);
-        Some(width)
+        Some(Need::of_row(width))
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<i32> {

@@ -6,7 +6,7 @@ use crate::kernel::align::Scores;
 use crate::kernel::pack::{ReadWord, WORD_BASES};
 use crate::kernel::ungapped::{Job, Segment, WORDS_MAX, scalar};
 
-use super::{Batch, Jobs};
+use super::{Batch, Jobs, Need};
 
 /// Reads to be laid.
 pub(in crate::device) struct Extensions<'a> {
@@ -30,17 +30,22 @@ impl Jobs for Extensions<'_> {
         4
     }
 
-    fn header(&self) -> Vec<u32> {
+    fn part(&self, job: usize) -> usize {
+        self.genome.part_of(self.jobs[job].position)
+    }
+
+    fn header(&self, part: usize) -> Vec<u32> {
         let Scores { matched, mismatch, clip, .. } = *self.scores;
         let scores = [matched, mismatch, clip].map(|score| i32::from(score) as u32);
-        [&[self.genome.words().len() as u32], &scores[..]].concat()
+        let words = self.genome.words().len() as u32;
+        [&[words], &scores[..], &[self.genome.part(part).1 as u32]].concat()
     }
 
-    fn table(&self) -> Option<&Resident> {
-        Some(&self.genome.resident)
+    fn table(&self, part: usize) -> Option<&Resident> {
+        Some(self.genome.part(part).0)
     }
 
-    fn add(&self, job: usize, batch: &mut Batch) -> Option<usize> {
+    fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {
         let Job { first, length, position } = self.jobs[job];
         let count = (length as usize).div_ceil(WORD_BASES);
         assert!(count <= WORDS_MAX, "a read has no more words");
@@ -49,7 +54,7 @@ impl Jobs for Extensions<'_> {
         let words: &[u32] = bytemuck::cast_slice(words);
         let at = batch.place((first as usize, count), words.iter().copied());
         batch.enter(&[at, length, position, 0]);
-        Some(0)
+        Some(Need::default())
     }
 
     fn result(&self, _: usize, words: &[u32]) -> Option<Segment> {

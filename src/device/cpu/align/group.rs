@@ -4,8 +4,9 @@
 //! instruction of each loop over lanes. Queries of a group may differ in length: what a lane computes
 //! beyond its own query is not looked at. Diagonals beyond a lane's own band are held at the score of a
 //! clip, from which nothing within the band can gain.
+#![allow(unsafe_code)]
 
-use crate::device::cpu::lanes::{Vectors, transpose};
+use crate::device::cpu::lanes::{Part, Vectors, transpose_bytes};
 use crate::kernel::align::{Pair, Scores};
 
 use super::Job;
@@ -147,7 +148,7 @@ type Fill<T, const LANES: usize> = unsafe fn(&mut Group<T, LANES>, &Plan<T>, &[P
 impl<T: Cell, const LANES: usize> Group<T, LANES> {
     /// For any processor.
     pub(super) fn plain() -> Self {
-        Self::by(|group, plan, pairs, jobs| group.fill(plan, pairs, jobs))
+        Self::by(Self::fill)
     }
 
     /// For processors with AVX2.
@@ -271,17 +272,17 @@ impl<T: Cell, const LANES: usize> Group<T, LANES> {
         self.tops.make_room(rows + 1);
         self.lowered.make_room(width);
         self.insertions.make_room(width + 1);
-        let mut sequences: [&[u8]; LANES] = [&[]; LANES];
+        let mut parts: [Part<'_, u8>; LANES] = [(&[], 0); LANES];
         // What is unknown equals nothing, and least of all what is unknown on the other side.
         let code = |code: u8, unknown: i32| T::of(if code < 4 { i32::from(code) } else { unknown });
-        for (sequence, job) in sequences.iter_mut().zip(jobs) {
-            *sequence = pairs[job.pair].query;
+        for (part, job) in parts.iter_mut().zip(jobs) {
+            part.0 = pairs[job.pair].query;
         }
-        transpose(&sequences, 4, |base| code(base, 5), &mut self.queries[..rows]);
-        for (sequence, job) in sequences.iter_mut().zip(jobs) {
-            *sequence = pairs[job.pair].target;
+        transpose_bytes(&parts, 4, |base| code(base, 5), &mut self.queries[..rows]);
+        for (part, job) in parts.iter_mut().zip(jobs) {
+            part.0 = pairs[job.pair].target;
         }
-        transpose(&sequences, 4, |base| code(base, 4), &mut self.targets[..rows + width]);
+        transpose_bytes(&parts, 4, |base| code(base, 4), &mut self.targets[..rows + width]);
     }
 
     #[inline(always)]
@@ -344,7 +345,8 @@ fn next_row<T: Cell, const LANES: usize>(
     let (targets, above, here) = (&targets[..width], &above[..width], &mut here[..width]);
     let insertions = &mut insertions[..width + 1];
     let mut running = Running { deletion: [plan.low; LANES], top: [plan.floor; LANES] };
-    for d in 0..narrow {
+    let query = &{ *query };
+    for d in 0..narrow.min(width) {
         let insertion = insertions[d + 1];
         here[d] = running.cell(plan, query, &targets[d], &above[d], &insertion);
         insertions[d] = running.leave(plan, &here[d], &insertion);
