@@ -95,6 +95,10 @@ impl Device for Arc<Cards> {
         Ok(Arc::new(Table { slices, _working: working }))
     }
 
+    fn is_simulated(&self) -> bool {
+        self.are_simulated()
+    }
+
     fn room(&self, wanted: u64) -> u64 {
         self.least_room().min(wanted)
     }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -81,10 +82,11 @@ impl Cards {
             let failed = |error: DriverError| format!("card {number}: {error}");
             let context = CudaContext::new(number).map_err(failed)?;
             let capability = context.compute_capability().map_err(failed)?;
-            if !images.contains_key(&capability) {
-                images.insert(capability, compile(&compiler, &cache, capability)?);
-            }
-            cards.push(Card::load(number, context, &images[&capability]).map_err(failed)?);
+            let images = match images.entry(capability) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(compile(&compiler, &cache, capability)?),
+            };
+            cards.push(Card::load(number, context, images).map_err(failed)?);
         }
         Ok(Arc::new(Self::new(cards, card::folders())))
     }
@@ -108,6 +110,11 @@ impl Cards {
         let cards: Vec<_> =
             self.cards.iter().map(|card| format!("{} ({})", card.model, card.name)).collect();
         cards.join(", ")
+    }
+
+    /// Whether they are those of the simulated driver, `kernels/shim/driver.cpp`.
+    pub(super) fn are_simulated(&self) -> bool {
+        self.cards.iter().all(|card| card.model == "simulated card")
     }
 
     /// The cards in use: those of the queues and tables there are, else those that are free now.
