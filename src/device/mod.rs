@@ -17,6 +17,7 @@ pub mod cpu;
 pub mod cuda;
 mod jobs;
 mod lane;
+mod launch;
 pub mod measure;
 mod process;
 mod sealing;

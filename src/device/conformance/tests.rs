@@ -248,12 +248,11 @@ fn a_device_one_bit_off_is_caught() {
         let cpu = open("cpu").unwrap();
         let tables = jobs::tables(cpu.as_ref(), &mut Noise(77)).unwrap();
         let queue = cpu.queue(0).unwrap();
-        check(
-            &tables,
-            &mut Double { queue, hook: |kernel, given: Given<'_>| Ok(hook(kernel, given)) },
-            1,
-            4096,
-        )
+        let hook = |kernel: Kernel, given: Given<'_>| {
+            hook(kernel, given);
+            Ok(())
+        };
+        check(&tables, &mut Double { queue, hook }, 1, 4096)
     };
     assert_eq!(outcome(&|_, _| ()), Ok(()));
     let writes_more = [Kernel::Split, Kernel::Seal, Kernel::Open];
