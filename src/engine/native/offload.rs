@@ -58,6 +58,11 @@ impl Offload {
         Ok(Self { genome, seeds: seeds.transpose()?, index, devices })
     }
 
+    /// Whether it is for these devices.
+    pub fn runs_on(&self, devices: &Arc<Assignment>) -> bool {
+        Arc::ptr_eq(&self.devices, devices)
+    }
+
     /// The index.
     pub fn index(&self) -> &Arc<Index> {
         &self.index
