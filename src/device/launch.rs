@@ -32,6 +32,7 @@ pub(super) const FUNCTIONS: [&str; 8] =
 
 impl Function {
     /// All of them, in order.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(super) const ALL: [Function; FUNCTIONS.len()] = [
         Function::Xor,
         Function::Share,
@@ -81,6 +82,7 @@ pub(super) struct Ability {
 
 impl Ability {
     /// `kernels/`.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(super) const CUDA: Ability = Ability {
         functions: &Function::ALL,
         sealing: sealing::Ability { lanes: None, expands: true },
@@ -88,6 +90,7 @@ impl Ability {
     };
 
     /// `shaders/`.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(super) const WGSL: Ability = Ability { aligns_two: false, ..Ability::CUDA };
 
     /// `hls/`.
@@ -120,6 +123,10 @@ pub(super) struct Launch {
     /// What the kernel reads besides the memory.
     pub(super) table: Option<Resident>,
     /// Words of what the threads of a block share, for each thread.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(dead_code, reason = "others declare it in their kernels")
+    )]
     pub(super) shared_words: usize,
 }
 
