@@ -32,6 +32,7 @@ pub(super) const FUNCTIONS: [&str; 8] =
 
 impl Function {
     /// All of them, in order.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(super) const ALL: [Function; FUNCTIONS.len()] = [
         Function::Xor,
         Function::Share,
@@ -81,6 +82,7 @@ pub(super) struct Ability {
 
 impl Ability {
     /// `kernels/`.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(super) const CUDA: Ability = Ability {
         functions: &Function::ALL,
         sealing: sealing::Ability { lanes: None, expands: true },
@@ -88,6 +90,7 @@ impl Ability {
     };
 
     /// `shaders/`.
+    #[cfg(any(test, feature = "cuda", feature = "wgpu"))]
     pub(super) const WGSL: Ability = Ability { aligns_two: false, ..Ability::CUDA };
 
     /// `hls/`.

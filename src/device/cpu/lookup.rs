@@ -1,7 +1,7 @@
 //! Seed look-up for many seeds at once: the waits for memory overlap.
 //!
 //! A look-up waits for two lines of memory, one after the other: its bucket, then its entries. So each seed
-//! is begun long before it is needed: twice [`AHEAD`] seeds ahead its bucket is asked for, once that far ahead
+//! is begun long before it is needed: twice `AHEAD` seeds ahead its bucket is asked for, once that far ahead
 //! its entries.
 #![allow(unsafe_code)]
 
