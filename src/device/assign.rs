@@ -25,10 +25,8 @@ use crate::kernel::ungapped::GenomeWord;
 const PIECE_BYTES: usize = 4 << 20;
 /// Smallest pieces that are asked for.
 const PIECE_BYTES_MIN: usize = 64 << 10;
-/// Pieces that a queue takes on its device: [`Device::queue`].
-const PIECES_OF_QUEUE: u64 = 8;
 /// What the queues of a run take of a device's memory at most.
-pub const QUEUES_BYTES_MAX: u64 = 1 << 30;
+pub const QUEUES_BYTES_MAX: u64 = 8 << 30;
 
 /// Which device does each kernel, for all workers of a run.
 pub struct Assignment {
@@ -339,8 +337,8 @@ impl Assignment {
         let used = &self.devices[self.device_of(kernel)?];
         let open = used.queues_open.load(Ordering::Relaxed);
         let queues = used.queues_planned.saturating_sub(open) as u64;
-        let piece_bytes = used.piece_bytes.load(Ordering::Relaxed) as u64;
-        let wanted = bytes + queues * PIECES_OF_QUEUE * piece_bytes;
+        let piece_bytes = used.piece_bytes.load(Ordering::Relaxed);
+        let wanted = bytes + queues * used.device.queue_bytes(piece_bytes);
         let room = used.device.room(wanted);
         if room >= wanted {
             return Some(used.device.as_ref());
@@ -368,7 +366,7 @@ impl Assignment {
 impl Used {
     /// Plans the memory of as many queues.
     fn plan(device: Box<dyn Device>, workers: usize) -> Self {
-        let of_pieces = |piece_bytes: usize| workers as u64 * PIECES_OF_QUEUE * piece_bytes as u64;
+        let of_pieces = |piece_bytes| workers as u64 * device.queue_bytes(piece_bytes);
         let wanted = of_pieces(PIECE_BYTES).min(QUEUES_BYTES_MAX);
         let room = (device.room(2 * wanted) / 2).min(wanted);
         let mut piece_bytes = PIECE_BYTES;

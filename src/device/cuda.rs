@@ -16,7 +16,7 @@ use cudarc::driver::{
 };
 
 use super::card::CardState;
-use super::lane::{Ability, COLUMNS, FUNCTIONS, Lane, Lanes, Launch, stride};
+use super::lane::{Ability, COLUMNS, FUNCTIONS, Lane, Lanes, Launch, SCRATCH_COLUMNS, stride};
 use super::table::Resident;
 use super::{Device, Error, Queue};
 use cards::{Card, Cards, Working};
@@ -77,7 +77,8 @@ impl Device for Arc<Cards> {
             lane.map_err(|error| card.failed("take memory", error, piece_bytes))
         };
         let lanes = [lane()?, lane()?];
-        Ok(Box::new(Lanes::new(lanes, column_bytes, Ability::CUDA)))
+        let lanes = Lanes::new(lanes, column_bytes, Ability::CUDA);
+        Ok(Box::new(lanes.with_scratch(SCRATCH_COLUMNS * column_bytes)))
     }
 
     /// Every card in use has the table: any of them may get the next queue.
@@ -93,6 +94,10 @@ impl Device for Arc<Cards> {
             ));
         }
         Ok(Arc::new(Table { slices, _working: working }))
+    }
+
+    fn queue_bytes(&self, piece_bytes: usize) -> u64 {
+        2 * ((COLUMNS + SCRATCH_COLUMNS) * piece_bytes) as u64
     }
 
     fn is_simulated(&self) -> bool {
@@ -171,12 +176,12 @@ struct CardLane {
 
 impl CardLane {
     fn new(card: &Card, working: &Arc<Working>, column_bytes: usize) -> Result<Self, DriverError> {
-        let bytes = COLUMNS * column_bytes;
+        let (bytes, scratch_bytes) = (COLUMNS * column_bytes, SCRATCH_COLUMNS * column_bytes);
         let stream = card.context.new_stream()?;
         // SAFETY: the memory is filled with zeros before anything else sees it.
         let mut host = unsafe { card.context.alloc_pinned_with_flags(bytes, 0) }?;
         host.as_mut_slice()?.fill(0);
-        let memory = stream.alloc_zeros(bytes)?;
+        let memory = stream.alloc_zeros(bytes + scratch_bytes)?;
         let (card, _working) = (card.clone(), Arc::clone(working));
         Ok(Self { card, _working, stream, host, memory, down: 0..0 })
     }

@@ -20,6 +20,10 @@ use super::{Error, Queue, ToCombine, ToSplit};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
+/// Columns that a lane of a card has besides, for the scratch of jobs: it is not copied, and a card works
+/// well on many jobs at once.
+#[cfg(feature = "cuda")]
+pub(super) const SCRATCH_COLUMNS: usize = 24;
 /// Columns begin at multiples of this: one vector of words of a device.
 pub(super) const VECTOR_BYTES: usize = 16;
 
@@ -96,6 +100,8 @@ pub(super) trait Lane: Send {
 pub(super) struct Lanes<L> {
     lanes: [L; 2],
     column_bytes: usize,
+    /// What a lane has for the scratch of jobs besides its columns.
+    scratch_bytes: usize,
     ability: Ability,
 }
 
@@ -152,7 +158,13 @@ fn bytes_of(piece: &[Part]) -> usize {
 impl<L: Lane> Lanes<L> {
     /// `lanes` have room for columns of `column_bytes`.
     pub(super) fn new(lanes: [L; 2], column_bytes: usize, ability: Ability) -> Self {
-        Self { lanes, column_bytes, ability }
+        Self { lanes, column_bytes, scratch_bytes: 0, ability }
+    }
+
+    /// For lanes that have so much more memory, which is not copied.
+    #[cfg(feature = "cuda")]
+    pub(super) fn with_scratch(self, scratch_bytes: usize) -> Self {
+        Self { scratch_bytes, ..self }
     }
 
     /// Does the work on the columns of all stripes; two pieces are on their way at a time.
@@ -226,7 +238,8 @@ impl<L: Lane> Lanes<L> {
         if !self.ability.functions.contains(&J::FUNCTION) {
             return Ok((0..jobs.count()).map(|job| jobs.on_cpu(job)).collect());
         }
-        let mut batches = jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4);
+        let mut batches =
+            jobs::Batches::new(jobs, COLUMNS * self.column_bytes / 4, self.scratch_bytes / 4);
         let mut results: Vec<Option<J::Output>> =
             std::iter::repeat_with(|| None).take(jobs.count()).collect();
         let mut on_their_way = [const { None::<jobs::Batch> }; 2];

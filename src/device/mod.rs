@@ -39,11 +39,16 @@ pub trait Device: Send + Sync {
     fn model(&self) -> String;
 
     /// Opens a queue for pieces of at most `piece_bytes` a half of a stripe (or a pad), and for
-    /// batches of jobs that take four times as much with their results and scratch.
+    /// batches of jobs that take four times as much with their results.
     ///
-    /// All device memory is taken here, twice four pieces, and wiped when the queue is dropped.
+    /// All device memory is taken here ([`queue_bytes`](Self::queue_bytes)), and wiped when the queue is dropped.
     /// Longer inputs go in pieces; a device that cannot hold that much takes smaller ones.
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error>;
+
+    /// Device memory that a queue takes, in bytes: twice four pieces, and what jobs write for themselves.
+    fn queue_bytes(&self, piece_bytes: usize) -> u64 {
+        2 * lane::COLUMNS as u64 * piece_bytes as u64
+    }
 
     /// Copies a table to the device: the words of all parts after each other. It stays there until
     /// the last [`Resident`] is dropped, and is used by queues of this device only.

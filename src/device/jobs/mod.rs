@@ -207,15 +207,17 @@ pub(super) struct Batches<'a, J> {
     /// By the part of the table that they need, then by their weight.
     order: Vec<(usize, usize)>,
     next: usize,
+    /// Words that are copied, and besides these words of scratch.
     room_words: usize,
+    scratch_words: usize,
 }
 
 impl<'a, J: Jobs> Batches<'a, J> {
-    /// For lanes of `room_words`.
-    pub(super) fn new(jobs: &'a J, room_words: usize) -> Self {
+    /// For lanes that copy `room_words` and have `scratch_words` more.
+    pub(super) fn new(jobs: &'a J, room_words: usize, scratch_words: usize) -> Self {
         let mut order: Vec<_> = (0..jobs.count()).map(|job| (jobs.part(job), job)).collect();
         order.sort_by_cached_key(|&(part, job)| (part, jobs.weight(job)));
-        Self { jobs, order, next: 0, room_words }
+        Self { jobs, order, next: 0, room_words, scratch_words }
     }
 
     /// Adds the next job, unless it does not fit any more. Jobs that never fit are left out.
@@ -233,8 +235,10 @@ impl<'a, J: Jobs> Batches<'a, J> {
         };
         batch.jobs.push(job);
         batch.need = before.max(need);
+        let [_, copied, all] = batch.bounds(self.jobs);
         if batch.jobs.len() * J::THREADS <= THREADS_MAX
-            && batch.bounds(self.jobs)[2] <= self.room_words
+            && copied <= self.room_words
+            && all <= self.room_words + self.scratch_words
         {
             self.next += 1;
             return true;
@@ -329,14 +333,16 @@ mod tests {
         #[test]
         fn batches_hold_every_job_once_in_order_and_fit(
             numbers in proptest::collection::vec(0usize..40, 0..60), room in 30usize..120,
+            more in 0usize..50,
         ) {
             let jobs = Numbers(numbers.clone());
             let mut seen = Vec::new();
-            for batch in Batches::new(&jobs, room) {
+            for batch in Batches::new(&jobs, room, more) {
                 let (launch, words) = batch.sealed.as_ref().unwrap();
                 let scratch = batch.jobs.iter().map(|&job| numbers[job] / 2).max().unwrap();
                 let scratch_at = launch.numbers[2] as usize;
-                proptest::prop_assert!(scratch_at + scratch * batch.jobs.len() <= room);
+                proptest::prop_assert!(scratch_at <= room);
+                proptest::prop_assert!(scratch_at + scratch * batch.jobs.len() <= room + more);
                 proptest::prop_assert_eq!(&words[..3], &[2, 7, 0]);
                 let data = &words[3 + batch.jobs.len()..];
                 for (&job, &at) in batch.jobs.iter().zip(&words[3..]) {
@@ -349,8 +355,9 @@ mod tests {
             proptest::prop_assert!(seen.is_sorted());
             for (job, &number) in numbers.iter().enumerate() {
                 // Header, entry and data, results, scratch, each on a multiple of four words.
-                let alone = ((4 + number).next_multiple_of(4) + 2).next_multiple_of(4) + number / 2;
-                proptest::prop_assert_eq!(seen.contains(&job), number != 13 && alone <= room);
+                let copied = ((4 + number).next_multiple_of(4) + 2).next_multiple_of(4);
+                let fits = copied <= room && copied + number / 2 <= room + more;
+                proptest::prop_assert_eq!(seen.contains(&job), number != 13 && fits);
             }
         }
     }

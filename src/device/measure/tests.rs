@@ -1,3 +1,5 @@
+//! What is measured, with devices that lack something.
+
 use super::limits::Bound;
 use super::*;
 use crate::device::table::Resident;
