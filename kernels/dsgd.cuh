@@ -7,13 +7,11 @@
 #ifndef DSGD_CUH
 #define DSGD_CUH
 
-// Before a loop that is to be unrolled, wholly or by eight; the simulation on a CPU has no need of it.
+// Before a loop that is to be unrolled; the simulation on a CPU has no need of it.
 #ifdef __CUDACC__
 #define DSGD_UNROLL _Pragma("unroll")
-#define DSGD_UNROLL_8 _Pragma("unroll 8")
 #else
 #define DSGD_UNROLL
-#define DSGD_UNROLL_8
 #endif
 
 // What the threads of a block share: as much as a launch asks for. Each thread uses words of its own.

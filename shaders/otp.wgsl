@@ -1,6 +1,6 @@
 // The one-time pad and the hash of the ciphertext in one pass, what of the pad has to be worked out worked
-// out in registers. The same steps as kernels/otp.cu, where they are explained; defined by
-// src/kernel/otp.rs.
+// out in registers. The same steps as kernels/otp.cu, where they are explained, but for the product of the
+// hash: WGSL has no products of 64 bits. Defined by src/kernel/otp.rs.
 //
 // The hash is a polynomial in the key whose coefficients are the ciphertext's blocks. Invocation `t`
 // sums every `lanes`-th block by Horner's rule in the key's power `lanes`; the sums, taken as a message

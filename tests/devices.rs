@@ -185,7 +185,7 @@ fn the_calls_are_the_same_bytes_on_every_device_also_when_it_is_lost() {
         let has = OF_THE_ENGINE.map(|kernel| device.has(kernel));
         let run = |lost_after, threads| {
             watch.begin(lost_after);
-            let watched = Watched::new(&device, &watch);
+            let watched = Watched::over(&device, &watch);
             let (digest, report) = small.call(Assignment::everything_on(watched, threads), threads);
             eprintln!("{digest} {name}, {threads} threads, {} launches", watch.launches());
             assert_eq!(digest, expected, "{name}, {threads} threads, lost after {lost_after}");

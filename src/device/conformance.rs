@@ -2,6 +2,8 @@
 //!
 //! The suite of the tests, and of `dsgd device check` on a machine that the tests never saw.
 
+#[cfg(test)]
+pub(super) mod double;
 mod jobs;
 #[cfg(test)]
 mod simulated;

@@ -2,7 +2,7 @@
 //!
 //! The driver and its compiler (NVRTC) are looked for at run time, so the program builds and starts
 //! anywhere. Which cards there are, `CUDA_VISIBLE_DEVICES` says to the driver; which of them are used,
-//! [`cards`] says. This **never ran on a card**. What runs are the kernels' text on CPUs
+//! `cuda::cards` says. This **never ran on a card**. What runs are the kernels' text on CPUs
 //! (`device::conformance`), and this host side with the true compiler against a driver simulated on
 //! the CPU (`kernels/shim/driver.cpp`): right results are known, speed is not.
 #![allow(unsafe_code)]

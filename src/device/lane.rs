@@ -13,146 +13,15 @@ use crate::kernel::share as twin;
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 use super::jobs::{self, Jobs};
-use super::sealing::{self, Powers, Sealing};
-use super::table::{Genome, Resident, SeedTable};
-use super::{Error, Kernel, Queue, ToCombine, ToSplit};
+pub(super) use super::launch::{Ability, FUNCTIONS, Function, Launch};
+use super::sealing::{Powers, Sealing};
+use super::table::{Genome, SeedTable};
+use super::{Error, Queue, ToCombine, ToSplit};
 
 /// Columns of the largest piece.
 pub(super) const COLUMNS: usize = 4;
 /// Columns begin at multiples of this: one vector of words of a device.
 pub(super) const VECTOR_BYTES: usize = 16;
-
-/// The device kernels, in the order of [`FUNCTIONS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Function {
-    /// Column 0 becomes the sum of columns 0 and 1.
-    Xor,
-    /// Columns become sums of the columns that rows of bits name.
-    Share,
-    /// Column 0 sealed or opened, with sums for its hash.
-    Otp,
-    /// Alignments, one a thread.
-    Align,
-    /// Penalties of reads on haplotypes, one a thread.
-    Pairhmm,
-    /// Reads to be packed, one a thread.
-    Pack,
-    /// Reads on a reference, one a thread.
-    Ungapped,
-    /// Seeds in an index, one a thread.
-    Lookup,
-}
-
-/// The entry point of every [`Function`].
-pub(super) const FUNCTIONS: [&str; 8] =
-    ["xor_pad", "share", "otp", "align", "pairhmm", "pack", "ungapped", "lookup"];
-
-impl Function {
-    /// All of them, in order.
-    pub(super) const ALL: [Function; FUNCTIONS.len()] = [
-        Function::Xor,
-        Function::Share,
-        Function::Otp,
-        Function::Align,
-        Function::Pairhmm,
-        Function::Pack,
-        Function::Ungapped,
-        Function::Lookup,
-    ];
-
-    /// The device kernel that does the work of a queue's method.
-    pub(super) fn of(kernel: Kernel) -> Self {
-        match kernel {
-            Kernel::Xor => Function::Xor,
-            Kernel::Seal | Kernel::Open => Function::Otp,
-            Kernel::Split | Kernel::Restore | Kernel::Rebuild => Function::Share,
-            Kernel::Align => Function::Align,
-            Kernel::Pairhmm => Function::Pairhmm,
-            Kernel::Pack => Function::Pack,
-            Kernel::Ungapped => Function::Ungapped,
-            Kernel::Lookup => Function::Lookup,
-        }
-    }
-
-    /// Threads that work together on a device's multiprocessor.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    pub(super) fn block(self) -> u32 {
-        match self {
-            Function::Xor | Function::Share | Function::Otp => 256,
-            Function::Align | Function::Pairhmm => 32,
-            _ => 64,
-        }
-    }
-}
-
-/// What the kernels of a device can do; what they cannot is done by the CPU.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ability {
-    /// The kernels that there are.
-    pub(super) functions: &'static [Function],
-    /// How it seals.
-    pub(super) sealing: sealing::Ability,
-    /// Whether its threads align two pairs each.
-    pub(super) aligns_two: bool,
-}
-
-impl Ability {
-    /// `kernels/`.
-    pub(super) const CUDA: Ability = Ability {
-        functions: &Function::ALL,
-        sealing: sealing::Ability { lanes: None, expands: true },
-        aligns_two: true,
-    };
-
-    /// `shaders/`.
-    pub(super) const WGSL: Ability = Ability { aligns_two: false, ..Ability::CUDA };
-
-    /// `hls/`.
-    pub(super) const HLS: Ability = Ability {
-        functions: &[
-            Function::Xor,
-            Function::Share,
-            Function::Otp,
-            Function::Align,
-            Function::Pairhmm,
-        ],
-        sealing: sealing::Ability { lanes: None, expands: false },
-        aligns_two: false,
-    };
-}
-
-/// One start of a kernel on the memory of a lane.
-#[derive(Clone)]
-pub(super) struct Launch {
-    /// Which kernel.
-    pub(super) function: Function,
-    /// Threads that have work.
-    pub(super) threads: u32,
-    /// The kernel's numbers.
-    pub(super) numbers: [u32; 3],
-    /// Bytes from the beginning of the memory that are copied to the device.
-    pub(super) up: usize,
-    /// Bytes of the memory that are copied back.
-    pub(super) down: Range<usize>,
-    /// What the kernel reads besides the memory.
-    pub(super) table: Option<Resident>,
-    /// Words of what the threads of a block share, for each thread.
-    pub(super) shared_words: usize,
-}
-
-impl Launch {
-    /// What the threads of a block share, in bytes.
-    #[cfg(feature = "cuda")]
-    pub(super) fn shared_bytes(&self) -> u32 {
-        4 * self.shared_words as u32 * self.function.block()
-    }
-
-    /// The memory that the kernel touches, in bytes.
-    #[cfg(test)]
-    pub(super) fn reach(&self) -> usize {
-        self.up.max(self.down.end)
-    }
-}
 
 /// What to do with the columns of a piece, in place.
 #[derive(Clone, Copy, Debug)]
@@ -525,74 +394,8 @@ fn half_of(lengths: &[usize]) -> usize {
     length / 2
 }
 
-/// A device in host memory, which does what the kernels do, and only when its results are wanted: so the
-/// cutting is tested on every machine.
 #[cfg(test)]
-pub(super) mod host {
-    use crate::kernel::otp;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct HostLane {
-        memory: Vec<u8>,
-        running: Option<Launch>,
-    }
-
-    impl Lane for HostLane {
-        fn start<'a>(
-            &mut self,
-            launch: &Launch,
-            inputs: impl Iterator<Item = (usize, &'a [u8])>,
-        ) -> Result<(), Error> {
-            let before = self.running.replace(launch.clone());
-            assert!(before.is_none(), "a lane is emptied before it is filled again");
-            self.memory = vec![0xee; launch.reach()];
-            for (at, input) in inputs {
-                self.memory[..launch.up][at..at + input.len()].copy_from_slice(input);
-            }
-            Ok(())
-        }
-
-        fn finish<'a>(
-            &mut self,
-            outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
-        ) -> Result<(), Error> {
-            let launch = self.running.take().expect("a lane is filled before");
-            let stride = launch.threads as usize * VECTOR_BYTES;
-            let (inputs, rows) = match launch.function {
-                Function::Xor => (2, 0b11),
-                Function::Share => (COLUMNS, launch.numbers[2]),
-                _ => panic!("kernels over jobs run in simulations of a device"),
-            };
-            let outputs: Vec<_> = outputs.collect();
-            // Columns may be longer than what is in them by less than a vector.
-            let bytes = outputs.iter().map(|(_, output)| output.len()).sum::<usize>();
-            let columns = launch.down.len() / stride;
-            assert!(
-                launch.down.start == 0 && bytes.div_ceil(columns).next_multiple_of(16) == stride
-            );
-            for (at, output) in outputs {
-                let (number, at) = (at / stride, at % stride);
-                assert!(number < columns && at + output.len() <= stride);
-                output.fill(0);
-                for input in (0..inputs).filter(|i| rows >> (COLUMNS * number + i) & 1 == 1) {
-                    otp::xor(output, &self.memory[input * stride + at..]);
-                }
-            }
-            Ok(())
-        }
-    }
-
-    /// A queue with pieces of `column_bytes`.
-    pub fn queue(column_bytes: usize) -> Box<dyn Queue> {
-        Box::new(Lanes::new(
-            [HostLane::default(), HostLane::default()],
-            column_bytes,
-            Ability::WGSL,
-        ))
-    }
-}
+pub(super) mod host;
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::inputs::Inputs;
-use self::work::{STEPS, Step};
+use self::work::{STEPS, Step, Work};
 use super::{Device, Error, Kernel};
 
 /// What a rate counts.
@@ -146,13 +146,7 @@ pub fn measure_together(
     let workers = workers.max(1);
     let effort = effort.of_one(device, workers);
     let inputs = Inputs::new(device, effort)?;
-    let wanted = |step: &Step| match step {
-        Step::Copy => true,
-        Step::Kernel(kernel) => device.has(*kernel),
-        Step::Limit(_) => effort.limits && device.name() == "cpu",
-        Step::Expanded | Step::Keystream | Step::ChaCha20 => device.name() == "cpu",
-    };
-    let steps: Vec<Step> = STEPS.into_iter().filter(wanted).collect();
+    let steps = steps_of(device, effort);
     let times = rounds::run(device, &inputs, &steps, workers)?;
     let measured: Vec<Measured> = steps
         .iter()
@@ -160,6 +154,49 @@ pub fn measure_together(
         .map(|(step, times)| Measured::new(*step, &effort, workers, times))
         .collect();
     Ok(figures(device, &measured, workers))
+}
+
+/// One thing that is measured, for a harness that takes the time by itself.
+pub struct Turn<'a> {
+    /// The kernel, the copy, or what bounds kernels.
+    pub name: &'static str,
+    /// What a run does: bytes that are moved, read and written, or cells, reads, seeds or operations.
+    pub amount: f64,
+    /// Whether `amount` is bytes.
+    pub bytes: bool,
+    /// Does it once.
+    pub run: &'a mut dyn FnMut() -> Result<(), Error>,
+}
+
+/// Shows `visit` all that is measured on one queue of a device, each behind what bounds it.
+///
+/// Errors: the device's, when it has not the memory.
+pub fn each(
+    device: &dyn Device,
+    effort: Effort,
+    mut visit: impl FnMut(Turn<'_>),
+) -> Result<(), Error> {
+    let effort = effort.of_one(device, 1);
+    let inputs = Inputs::new(device, effort)?;
+    let jobs = inputs.jobs();
+    let mut work = Work::new(device, &inputs, &jobs)?;
+    for step in steps_of(device, effort) {
+        let bytes = step.unit() == Unit::Gigabytes;
+        let moved = if bytes { step.moves() } else { 1.0 };
+        let run = &mut || work.run(step);
+        visit(Turn { name: step.name(), amount: moved * step.amount(&effort), bytes, run });
+    }
+    Ok(())
+}
+
+fn steps_of(device: &dyn Device, effort: Effort) -> Vec<Step> {
+    let wanted = |step: &Step| match step {
+        Step::Copy => true,
+        Step::Kernel(kernel) => device.has(*kernel),
+        Step::Limit(_) => effort.limits && device.name() == "cpu",
+        Step::Expanded | Step::Keystream | Step::ChaCha20 => device.name() == "cpu",
+    };
+    STEPS.into_iter().filter(wanted).collect()
 }
 
 /// What the runs of one step gave.
@@ -184,8 +221,7 @@ fn figures(device: &dyn Device, measured: &[Measured], workers: usize) -> Vec<Fi
     let limit = |of: &Measured| {
         let (bound, needs) = of.step.limit()?;
         let bound = measured.iter().find(|measured| measured.step == bound)?;
-        // Both in operations a second; a copy moves each byte twice.
-        let moved = if bound.step == Step::Copy { 2.0 } else { 1.0 };
+        let moved = if bound.step == Step::Copy { bound.step.moves() } else { 1.0 };
         let scale = bound.step.unit().scale() / of.step.unit().scale() * needs / moved;
         Some(Limit {
             name: bound.step.name(),

@@ -9,6 +9,8 @@ use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 pub mod assign;
+
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only NVIDIA cards are locked"))]
 pub mod card;
 pub mod conformance;
 pub mod cpu;
@@ -17,6 +19,7 @@ pub mod cpu;
 pub mod cuda;
 mod jobs;
 mod lane;
+mod launch;
 pub mod measure;
 mod process;
 mod sealing;

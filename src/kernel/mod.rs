@@ -15,7 +15,7 @@ pub mod ungapped;
 /// Every kernel, with the forms that exist of it besides the scalar twin.
 ///
 /// `xor` is the pad without the hash: its twin and its vector form are the functions of that name in
-/// the files of `otp`.
+/// the files of `otp`. Key stream for pads is worked out within `otp`; `keystream` alone is the CPU's.
 pub const KERNELS: &[(&str, &[Form])] = &[
     ("align", &[Form::Simd, Form::Cuda, Form::Wgsl, Form::Hls]),
     ("chacha20", &[Form::Simd]),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::settings::ReferenceSettings;
 use super::{Error, Site};
@@ -15,7 +15,8 @@ use crate::engine::native::{Index, Native};
 use crate::genome::Reference;
 use crate::io::StreamWriter;
 
-/// A reference in memory, with its index once a native engine asked for it.
+/// A reference in memory, with its index once a native engine asked for it, and with that engine, whose tables
+/// stay on the devices from sample to sample.
 pub struct LoadedReference {
     /// What it is called.
     pub name: String,
@@ -26,7 +27,8 @@ pub struct LoadedReference {
     /// Digest of names and sequences.
     pub digest: String,
     index_path: Option<PathBuf>,
-    index: std::sync::Mutex<Option<Arc<Index>>>,
+    index: Mutex<Option<Arc<Index>>>,
+    native: Mutex<Option<Native>>,
 }
 
 impl LoadedReference {
@@ -44,7 +46,8 @@ impl LoadedReference {
             digest: reference.digest().to_hex().to_string(),
             reference: Arc::new(reference),
             index_path: settings.index.clone(),
-            index: std::sync::Mutex::new(None),
+            index: Mutex::new(None),
+            native: Mutex::new(None),
         })
     }
 
@@ -84,6 +87,19 @@ impl LoadedReference {
         Ok(())
     }
 
+    /// Our own engine; its tables are put on devices when these are not those of the last call.
+    fn native(&self, threads: usize, devices: &Arc<Assignment>) -> Result<Native, Error> {
+        let index = self.index(threads)?;
+        let mut slot = self.native.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(native) = slot.as_ref().filter(|native| native.runs_on(devices)) {
+            return Ok(native.clone());
+        }
+        // The tables for other devices go first: both may not fit.
+        *slot = None;
+        let native = Native::new(index, Arc::clone(devices)).map_err(|error| self.failed(error))?;
+        Ok(slot.insert(native).clone())
+    }
+
     /// The engine `name` for this reference; the kernels of our own run where `devices` says.
     pub fn engine(
         &self,
@@ -93,8 +109,7 @@ impl LoadedReference {
         external: &[crate::engine::external::ExternalSettings],
     ) -> Result<Box<dyn Engine>, Error> {
         if name == "native" {
-            let engine = Native::new(self.index(threads)?, Arc::clone(devices));
-            return Ok(Box::new(engine.map_err(|error| self.failed(error))?));
+            return Ok(Box::new(self.native(threads, devices)?));
         }
         match external.iter().find(|engine| engine.name == name) {
             Some(settings) => Ok(Box::new(External::new(settings.clone()))),

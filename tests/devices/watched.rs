@@ -54,7 +54,7 @@ pub struct Watched {
 
 impl Watched {
     /// Watches a device.
-    pub fn new(device: &Arc<dyn Device>, watch: &Watch) -> Box<dyn Device> {
+    pub fn over(device: &Arc<dyn Device>, watch: &Watch) -> Box<dyn Device> {
         Box::new(Self { device: Arc::clone(device), watch: watch.clone() })
     }
 }

@@ -1,6 +1,9 @@
 // The designs in registers, cycle by cycle, for src/device/process.rs: launches as in hls/sim/run.cpp, of
 // the pad (32 lanes) and the alignment. What surrounds the designs, reading jobs and following
 // directions back, is done here. Cycles other than those claimed are an error.
+//
+// `run cycles` says how many cycles the designs took for shapes of a few sizes, a line each: the blocks of
+// a pad, or the rows and diagonals of an alignment, then the cycles.
 #include "Vtop.h"
 #include "verilated.h"
 
@@ -34,7 +37,7 @@ void claim(const char *what, uint64_t cycles, uint64_t claimed) {
 }
 
 // One block a cycle, after the zeros that stand before the first.
-void run_otp(unsigned char *memory, const unsigned numbers[3]) {
+uint64_t run_otp(unsigned char *memory, const unsigned numbers[3]) {
     const unsigned bytes = numbers[0], lanes = numbers[1], blocks = (bytes + 15) / 16;
     if (lanes != otp_lanes) {
         std::exit(64);
@@ -66,9 +69,11 @@ void run_otp(unsigned char *memory, const unsigned numbers[3]) {
     }
     design->otp_valid = 0;
     claim("the pad", cycles, blocks + missing);
+    return cycles;
 }
 
 struct Filled {
+    uint64_t cycles;
     std::vector<unsigned char> directions;
     short score;
     unsigned row, diagonal;
@@ -80,7 +85,7 @@ unsigned lane(const uint32_t *words, unsigned at) { return words[at / 2] >> (16 
 
 Filled fill(const unsigned *query, const unsigned *target, unsigned rows, unsigned width,
             short clip) {
-    Filled filled = {std::vector<unsigned char>(std::size_t(rows) * width), short(-clip), 0, 0};
+    Filled filled = {0, std::vector<unsigned char>(std::size_t(rows) * width), short(-clip), 0, 0};
     design->align_rows = rows;
     design->align_width = width;
     std::memset(design->align_first_targets.data(), 0x44, align_cells / 2);
@@ -110,6 +115,7 @@ Filled fill(const unsigned *query, const unsigned *target, unsigned rows, unsign
         tick();
     }
     claim("the alignment", cycles, 2 * rows + width - 2);
+    filled.cycles = cycles;
     for (unsigned d = 0; d < width; d++) {
         const short score = lane(design->align_end_scores.data(), d);
         const unsigned row = lane(design->align_end_rows.data(), d);
@@ -174,9 +180,30 @@ void run_align(unsigned char *memory, const unsigned numbers[3]) {
     }
 }
 
+void say_cycles() {
+    for (const unsigned blocks : {32, 1024, 65536}) {
+        std::vector<unsigned char> memory(16 * (2 * std::size_t(blocks) + otp_lanes + 1));
+        const unsigned numbers[3] = {16 * blocks, otp_lanes, 2};
+        std::printf("otp %u %llu\n", blocks,
+                    static_cast<unsigned long long>(run_otp(memory.data(), numbers)));
+    }
+    const unsigned shapes[][2] = {{1, 2}, {150, 32}, {150, 64}, {1000, 21}};
+    const std::vector<unsigned> codes(200);
+    for (const auto [rows, width] : shapes) {
+        const Filled filled = fill(codes.data(), codes.data(), rows, width, 5);
+        std::printf("align %u %u %llu\n", rows, width, static_cast<unsigned long long>(filled.cycles));
+    }
+}
+
 } // namespace
 
 int main(int count, char **words) {
+    if (count > 1 && std::strcmp(words[1], "cycles") == 0) {
+        design = new Vtop;
+        design->eval();
+        say_cycles();
+        return 0;
+    }
     std::vector<unsigned char> memory(count > 1 ? std::strtoul(words[1], nullptr, 10) : 1 << 26);
     design = new Vtop;
     // The clock has been low before it first rises.
@@ -188,7 +215,11 @@ int main(int count, char **words) {
             std::fread(memory.data(), 1, up, stdin) != up) {
             return 65;
         }
-        (head[0] == 2 ? run_otp : run_align)(memory.data(), head + 2);
+        if (head[0] == 2) {
+            run_otp(memory.data(), head + 2);
+        } else {
+            run_align(memory.data(), head + 2);
+        }
         if (std::fwrite(memory.data() + from, 1, results, stdout) != results ||
             std::fflush(stdout) != 0) {
             return 66;

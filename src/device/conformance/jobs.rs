@@ -114,7 +114,8 @@ pub(super) fn check_pairhmm(queue: &mut dyn Queue, count: usize, noise: &mut Noi
     let mut jobs = Vec::new();
     for _ in 0..count {
         let first = noise.below(120) as i32 - 60;
-        let widest = [70, 70, 250][noise.below(3)];
+        // Some that are wider than what a device keeps at hand.
+        let widest = if noise.below(10) == 0 { 250 } else { 70 };
         jobs.push(pairhmm::Job {
             read: noise.below(parts.len()),
             haplotype: noise.below(haplotypes.len()),

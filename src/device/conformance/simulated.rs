@@ -2,6 +2,7 @@
 //! `kernels/shim/`, under the compiler's own watch over addresses and undefined behaviour; HLS kernels
 //! with `hls/sim/` and the vendor's `ap_int.h`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +12,7 @@ use crate::device::sealing;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Compiles C++ into `folder`, or says why that cannot be done here; a compiler's complaint is a
+/// Compiles C++ to a program `run` in `folder`, or says why that cannot be done here; a compiler's complaint is a
 /// failure.
 fn compile(folder: &Path, sources: &[&str], flags: &[&str]) -> Result<PathBuf, String> {
     let program = folder.join("run");
@@ -52,11 +53,21 @@ fn ap_types() -> Result<PathBuf, String> {
     there.then_some(folder).ok_or_else(|| "no ap_int.h: AP_TYPES is not set, no hls4ml".into())
 }
 
+/// Compiles C++ with the vendor's headers.
+fn compile_hls(folder: &Path, sources: &[&str]) -> Result<PathBuf, String> {
+    let types = format!("-I{}", ap_types()?.display());
+    // `-w`: the vendor's header is full of warnings. Ours comes first: it has a stream, too.
+    compile(folder, sources, &["-w", &format!("-I{ROOT}/hls/sim"), &types])
+}
+
+/// The test bench of an HLS kernel, compiled into `folder`; the error is the reason why not.
+pub(super) fn test_bench(folder: &Path, kernel: &str) -> Result<PathBuf, String> {
+    let sources = ["", "_tb"].map(|end| format!("hls/{kernel}/{kernel}{end}.cpp"));
+    compile_hls(folder, &sources.each_ref().map(String::as_str))
+}
+
 /// The HLS kernels on the CPU, compiled into `folder`; the error is the reason why not.
 pub(super) fn hls(folder: &Path) -> Result<Simulated, String> {
-    let (sim, types) = (Path::new(ROOT).join("hls/sim"), ap_types()?);
-    // `-w`: the vendor's header is full of warnings. Ours comes first: it has a stream, too.
-    let (sim, types) = (format!("-I{}", sim.display()), format!("-I{}", types.display()));
     let sources = [
         "hls/sim/run.cpp",
         "hls/align/align.cpp",
@@ -65,16 +76,28 @@ pub(super) fn hls(folder: &Path) -> Result<Simulated, String> {
         "hls/share/share.cpp",
         "hls/xor/xor.cpp",
     ];
-    let program = compile(folder, &sources, &["-w", &sim, &types])?;
+    let program = compile_hls(folder, &sources)?;
     Ok(Simulated::new("hls-sim", &program, Ability::HLS).unwrap())
 }
 
 /// Names the program that `make -C hls/sim/rtl` builds.
 const RTL: &str = "DSGD_RTL_SIM";
 
+fn rtl_program() -> Result<OsString, String> {
+    std::env::var_os(RTL).ok_or_else(|| format!("{RTL} names no program"))
+}
+
+/// What the designs in registers say of their cycles: lines of a kernel, its sizes, and its cycles.
+pub(super) fn rtl_cycles() -> Result<String, String> {
+    let output = Command::new(rtl_program()?).arg("cycles").output();
+    let output = output.map_err(|error| error.to_string())?;
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).map_err(|error| error.to_string())
+}
+
 /// The designs in registers, cycle by cycle: the pad with its hash, and alignment.
 pub(super) fn rtl() -> Result<Simulated, String> {
-    let program = std::env::var_os(RTL).ok_or_else(|| format!("{RTL} names no program"))?;
+    let program = rtl_program()?;
     let ability = Ability {
         functions: &[Function::Otp, Function::Align],
         sealing: sealing::Ability { lanes: Some(32), expands: false },

@@ -2,16 +2,16 @@
 
 use crate::base::ShareLetter;
 use crate::device::process::Simulated;
-use crate::device::table::{Genome, Resident, SeedTable};
-use crate::device::{BACKENDS, Device, Error, Open, Queue, lane, open};
-use crate::kernel::otp::{BLOCK_BYTES, Pad};
-use crate::kernel::{align, pack, pairhmm, ungapped};
+use crate::device::table::Resident;
+use crate::device::{BACKENDS, Device, Error, Kernel, Open, Queue, lane, open};
+use crate::kernel::{Form, KERNELS};
 
+use super::double::{Double, Given};
 use super::{Noise, check, check_at, check_columns, check_device, check_sealing, jobs, simulated};
 
 /// Names the devices, separated by commas, whose absence is a failure and not a skip.
 const REQUIRE: &str = "DSGD_REQUIRE_DEVICES";
-/// What else it may name: simulations of a device on the CPU, here and in `tests/kernel_forms.rs`.
+/// What else it may name: simulations of a device on the CPU.
 const SIMULATIONS: [&str; 3] = ["cuda-sim", "hls-sim", "rtl-sim"];
 
 fn is_required(name: &str) -> bool {
@@ -101,8 +101,12 @@ fn with_simulation(
     simulation: Result<Simulated, String>,
     check: impl FnOnce(&dyn Device),
 ) {
-    match simulation {
-        Ok(simulation) => check(&simulation),
+    with(name, simulation, |simulation| check(&simulation));
+}
+
+fn with<T>(name: &str, needed: Result<T, String>, check: impl FnOnce(T)) {
+    match needed {
+        Ok(there) => check(there),
         Err(reason) if is_required(name) => panic!("{REQUIRE} names '{name}', but: {reason}"),
         Err(reason) => eprintln!("skipped: {name}: {reason}"),
     }
@@ -119,6 +123,49 @@ fn cuda_kernels_on_the_cpu_equal_the_twins() {
 fn hls_kernels_as_c_simulation_equal_the_twins() {
     let folder = tempfile::tempdir().unwrap();
     with_simulation("hls-sim", simulated::hls(folder.path()), check_briefly);
+}
+
+#[test]
+fn every_hls_kernel_passes_its_test_bench() {
+    for (kernel, _) in KERNELS.iter().filter(|(_, forms)| forms.contains(&Form::Hls)) {
+        let folder = tempfile::tempdir().unwrap();
+        with("hls-sim", simulated::test_bench(folder.path(), kernel), |program| {
+            let status = std::process::Command::new(program).status().unwrap();
+            assert!(status.success(), "{kernel}: {status}");
+        });
+    }
+}
+
+/// The numbers of `registers` in a kernel's `hls/<kernel>/qor.json`.
+fn claimed(kernel: &str, name: &str) -> i64 {
+    let path = format!("{}/hls/{kernel}/qor.json", env!("CARGO_MANIFEST_DIR"));
+    let quality: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    quality["registers"][name].as_i64().expect("a number of cycles")
+}
+
+#[test]
+fn designs_in_registers_take_the_cycles_they_claim() {
+    with("rtl-sim", simulated::rtl_cycles(), |said| {
+        assert_eq!(said.lines().count(), 7, "{said}");
+        for line in said.lines() {
+            let (kernel, numbers) = line.split_once(' ').unwrap();
+            let numbers: Vec<i64> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
+            let claim = |name| claimed(kernel, name);
+            let (cycles, expected, unit) = match (kernel, &numbers[..]) {
+                ("otp", &[blocks, cycles]) => (cycles, blocks * claim("cycles_a_block"), blocks),
+                ("align", &[rows, width, cycles]) => {
+                    let by_shape =
+                        rows * claim("cycles_a_row") + width * claim("cycles_a_diagonal");
+                    (cycles, by_shape + claim("cycles_besides"), rows * width)
+                }
+                _ => panic!("{line}"),
+            };
+            let each = |cycles: i64| cycles as f64 / unit as f64;
+            eprintln!("{line}: {:.3} a word or cell, claimed {:.3}", each(cycles), each(expected));
+            assert_eq!(cycles, expected, "{line}");
+        }
+    });
 }
 
 /// Cycle by cycle; more or fewer cycles than the designs claim end the simulation.
@@ -178,151 +225,44 @@ fn a_queue_refuses_what_the_twin_refuses() {
     refused(&mut |queue| queue.restore(&mut [0; 8], &[0; 8], (ab.0, ab.0)).unwrap());
 }
 
-/// A device that gives one wrong bit, in one of its kernels.
-struct OneBitOff {
-    right: Box<dyn Queue>,
-    kernel: &'static str,
-}
-
-impl OneBitOff {
-    fn spoil(&self, kernel: &str, bytes: &mut [u8]) -> Result<(), Error> {
-        if let (true, Some(last)) = (self.kernel == kernel, bytes.last_mut()) {
-            *last ^= 0x80;
+/// Changes one bit of what a kernel gave: of the last byte in place, or else of the last one written.
+fn spoil(given: Given<'_>, in_place: bool) {
+    match given {
+        Given::Bytes(data, other) => {
+            let bytes = if in_place { data } else { other };
+            bytes.last_mut().into_iter().for_each(|last| *last ^= 0x80);
         }
-        Ok(())
-    }
-}
-
-impl Queue for OneBitOff {
-    fn split(&mut self, secret_to_a: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
-        self.right.split(secret_to_a, random, b)?;
-        self.spoil("split a", secret_to_a)?;
-        self.spoil("split b", b)
-    }
-
-    fn restore(
-        &mut self,
-        first: &mut [u8],
-        second: &[u8],
-        letters: (ShareLetter, ShareLetter),
-    ) -> Result<(), Error> {
-        self.right.restore(first, second, letters)?;
-        self.spoil("restore", first)
-    }
-
-    fn rebuild(
-        &mut self,
-        first: &mut [u8],
-        second: &[u8],
-        letters: (ShareLetter, ShareLetter),
-    ) -> Result<(), Error> {
-        self.right.rebuild(first, second, letters)?;
-        self.spoil("rebuild", first)
-    }
-
-    fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
-        self.right.xor(data, pad)?;
-        self.spoil("xor", data)
-    }
-
-    fn seal(
-        &mut self,
-        data: &mut [u8],
-        pad: Pad<'_>,
-        key: &[u8; BLOCK_BYTES],
-    ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let mut tag = self.right.seal(data, pad, key)?;
-        self.spoil("seal", data)?;
-        self.spoil("seal tag", &mut tag)?;
-        Ok(tag)
-    }
-
-    fn open(
-        &mut self,
-        data: &mut [u8],
-        pad: Pad<'_>,
-        key: &[u8; BLOCK_BYTES],
-    ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let mut tag = self.right.open(data, pad, key)?;
-        self.spoil("open", data)?;
-        self.spoil("open tag", &mut tag)?;
-        Ok(tag)
-    }
-
-    fn align(
-        &mut self,
-        pairs: &[align::Pair<'_>],
-        scores: &align::Scores,
-    ) -> Result<Vec<Option<align::Placement>>, Error> {
-        let mut placed = self.right.align(pairs, scores)?;
-        if let (true, Some(Some(last))) = (self.kernel == "align", placed.last_mut()) {
-            last.target_start ^= 1;
+        Given::Alignments(placed) => {
+            placed.last_mut().into_iter().flatten().for_each(|last| last.target_start ^= 1);
         }
-        Ok(placed)
-    }
-
-    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
-        let mut penalties = self.right.pairhmm(batch)?;
-        if let (true, Some(last)) = (self.kernel == "pairhmm", penalties.last_mut()) {
-            *last ^= 1;
-        }
-        Ok(penalties)
-    }
-
-    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
-        let mut packed = self.right.pack(reads)?;
-        if let (true, Some(last)) = (self.kernel == "pack", packed.last_mut()) {
-            last.backward[0].low ^= 1 << 63;
-        }
-        Ok(packed)
-    }
-
-    fn ungapped(
-        &mut self,
-        genome: &Genome,
-        reads: &[pack::ReadWord],
-        jobs: &[ungapped::Job],
-        scores: &align::Scores,
-    ) -> Result<Vec<ungapped::Segment>, Error> {
-        let mut compared = self.right.ungapped(genome, reads, jobs, scores)?;
-        if let (true, Some(last)) = (self.kernel == "ungapped", compared.last_mut()) {
-            last.crowded ^= true;
-        }
-        Ok(compared)
-    }
-
-    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
-        let mut found = self.right.lookup(table, hashes)?;
-        if let (true, Some(last)) = (self.kernel == "lookup", found.last_mut()) {
-            last.1 ^= 1;
-        }
-        Ok(found)
+        Given::Penalties(penalties) => *penalties.last_mut().unwrap() ^= 1,
+        Given::Packed(packed) => packed.last_mut().unwrap().backward[0].low ^= 1 << 63,
+        Given::Segments(segments) => segments.last_mut().unwrap().crowded ^= true,
+        Given::Entries(found) => found.last_mut().unwrap().1 ^= 1,
     }
 }
 
 #[test]
 fn a_device_one_bit_off_is_caught() {
-    for (kernel, caught) in [
-        ("none", false),
-        ("split a", true),
-        ("split b", true),
-        ("restore", true),
-        ("rebuild", true),
-        ("xor", true),
-        ("align", true),
-        ("pairhmm", true),
-        ("seal", true),
-        ("seal tag", true),
-        ("open", true),
-        ("open tag", true),
-        ("pack", true),
-        ("ungapped", true),
-        ("lookup", true),
-    ] {
+    let outcome = |hook: &(dyn Fn(Kernel, Given<'_>) + Sync)| {
         let cpu = open("cpu").unwrap();
         let tables = jobs::tables(cpu.as_ref(), &mut Noise(77)).unwrap();
-        let right = cpu.queue(0).unwrap();
-        let outcome = check(&tables, &mut OneBitOff { right, kernel }, 1, 4096);
-        assert_eq!(outcome.is_err(), caught, "{kernel}");
+        let queue = cpu.queue(0).unwrap();
+        let hook = |kernel: Kernel, given: Given<'_>| {
+            hook(kernel, given);
+            Ok(())
+        };
+        check(&tables, &mut Double { queue, hook }, 1, 4096)
+    };
+    assert_eq!(outcome(&|_, _| ()), Ok(()));
+    let writes_more = [Kernel::Split, Kernel::Seal, Kernel::Open];
+    let places = Kernel::ALL.map(|kernel| (kernel, true));
+    for (wrong, in_place) in places.into_iter().chain(writes_more.map(|kernel| (kernel, false))) {
+        let hook = |kernel: Kernel, given: Given<'_>| {
+            if kernel == wrong {
+                spoil(given, in_place);
+            }
+        };
+        assert!(outcome(&hook).is_err(), "{wrong:?}, in place: {in_place}");
     }
 }

@@ -4,7 +4,6 @@
 //! where these hold the difference between the best and what can still become the best, which is
 //! checked for each pair at its end, and of sixteen bits otherwise. Results are those of
 //! the scalar twin to the last run, whatever goes with what.
-#![allow(unsafe_code)]
 
 mod group;
 mod rows;

@@ -1,11 +1,14 @@
 //! ChaCha20 on vectors: each word of the state is a vector with one lane for every block, sixteen blocks
-//! at a time with AVX-512, eight with AVX2.
+//! at a time with AVX-512, eight with AVX2, four with NEON.
 //!
 //! Source: RFC 8439; Goll and Gueron 2014, "Vectorization on ChaCha stream cipher".
 #![allow(unsafe_code)]
 
 use super::keystream::clear_stack;
 use crate::kernel::chacha20 as twin;
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
 
 /// A way to compute the same stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,8 @@ enum Form {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     Portable,
 }
 
@@ -25,7 +30,9 @@ impl Form {
             is_x86_feature_detected!("avx512f").then_some(Form::Avx512),
             is_x86_feature_detected!("avx2").then_some(Form::Avx2),
         ];
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let wide = [std::arch::is_aarch64_feature_detected!("neon").then_some(Form::Neon)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let wide: [Option<Form>; 0] = [];
         wide.into_iter().flatten().chain([Form::Portable])
     }
@@ -46,6 +53,9 @@ fn fill_by(form: Form, key: &[u8; 32], counter: u32, out: &mut [u8]) {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Form::Avx2 => unsafe { x86::fill_avx2(key, counter, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Form::Neon => unsafe { arm::fill_neon(key, counter, out) },
         Form::Portable => twin::fill(key, counter, out),
     }
     clear_stack();

@@ -70,7 +70,7 @@ pub(super) fn transpose_bytes<T, const LANES: usize>(
             for (values, part) in values.iter_mut().zip(parts.iter().skip(first)) {
                 copy_chunk(part, block * SIDE, values);
             }
-            let values = interleave(interleave(interleave(interleave(values))));
+            bytes::turn(&mut values);
             for (row, values) in rows.iter_mut().zip(&values) {
                 for lane in 0..SIDE.min(LANES - first) {
                     row[first + lane] = convert(values[lane]);
@@ -78,21 +78,6 @@ pub(super) fn transpose_bytes<T, const LANES: usize>(
             }
         }
     }
-}
-
-/// The values of each row in the first half of all rows in turn with those of its like in the second.
-#[inline(always)]
-fn interleave<const SIDE: usize>(from: [[u8; SIDE]; SIDE]) -> [[u8; SIDE]; SIDE] {
-    let (half, mut rows) = (SIDE / 2, from);
-    for row in 0..half {
-        for at in 0..half {
-            rows[2 * row][2 * at] = from[row][at];
-            rows[2 * row][2 * at + 1] = from[row + half][at];
-            rows[2 * row + 1][2 * at] = from[row][half + at];
-            rows[2 * row + 1][2 * at + 1] = from[row + half][half + at];
-        }
-    }
-    rows
 }
 
 /// As [`transpose_bytes`], of bytes or words to words. `LANES` is a multiple of eight.
@@ -141,6 +126,61 @@ fn copy_chunk<S: Copy, const SIDE: usize>(
         _ => {
             let count = (SIDE - before).min(sequence.len() - begin);
             chunk[before..before + count].copy_from_slice(&sequence[begin..begin + count]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod bytes {
+    //! With instructions that every processor of this kind has.
+    use std::arch::x86_64::*;
+
+    /// Makes columns of rows.
+    #[inline(always)]
+    pub(super) fn turn(values: &mut [[u8; 16]; 16]) {
+        // SAFETY: SSE2 is there, and each load has as many values as a vector.
+        let load = |row: usize| unsafe { _mm_loadu_si128(values[row].as_ptr().cast()) };
+        let four = |row: usize| [load(row), load(row + 1), load(row + 2), load(row + 3)];
+        let mut quarters = [four(0), four(4), four(8), four(12)];
+        for _ in 0..4 {
+            let [a, b, c, d] = quarters;
+            let ([a, b], [c, d]) = (interleave(a, c), interleave(b, d));
+            quarters = [a, b, c, d];
+        }
+        for (to, column) in values.iter_mut().zip(quarters.as_flattened()) {
+            // SAFETY: as above, of a store.
+            unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), *column) };
+        }
+    }
+
+    /// The values of each vector in turn with those of its like among the others.
+    #[inline(always)]
+    fn interleave(one: [__m128i; 4], other: [__m128i; 4]) -> [[__m128i; 4]; 2] {
+        // SAFETY: SSE2 is there.
+        let low = |at: usize| unsafe { _mm_unpacklo_epi8(one[at], other[at]) };
+        // SAFETY: as above.
+        let high = |at: usize| unsafe { _mm_unpackhi_epi8(one[at], other[at]) };
+        [[low(0), high(0), low(1), high(1)], [low(2), high(2), low(3), high(3)]]
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod bytes {
+    //! As the compiler makes it.
+
+    /// Makes columns of rows.
+    #[inline(always)]
+    pub(super) fn turn(values: &mut [[u8; 16]; 16]) {
+        for _ in 0..4 {
+            let from = *values;
+            for row in 0..8 {
+                for at in 0..8 {
+                    values[2 * row][2 * at] = from[row][at];
+                    values[2 * row][2 * at + 1] = from[row + 8][at];
+                    values[2 * row + 1][2 * at] = from[row][8 + at];
+                    values[2 * row + 1][2 * at + 1] = from[row + 8][8 + at];
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! cache already, and they run at the rate of the memory as they are.
 //!
 //! A split writes share B where nothing was read. The processor would first fetch every line of it
-//! only to overwrite it: a fifth more traffic. So a large B goes past the caches, by [`x86`]. A stripe
+//! only to overwrite it: a fifth more traffic. So a large B goes past the caches, by `share::x86`. A stripe
 //! does not: whoever seals it or writes it out reads it at once.
 #![allow(unsafe_code)]
 

@@ -171,3 +171,35 @@ impl Jobs for Paired<'_> {
         each.map(|&job| (job, self.alignments.on_cpu(job))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::align::Pair;
+
+    #[test]
+    fn every_alignment_is_done_once_with_one_of_its_shape() {
+        let bases = [1; 780];
+        let shapes = [(150, 181), (150, 181), (30, 40), (150, 182), (150, 181), (0, 9), (650, 780)];
+        let pair = |&(query, target): &(usize, usize)| Pair {
+            query: &bases[..query],
+            target: &bases[..target],
+        };
+        let pairs: Vec<_> = shapes.iter().map(pair).collect();
+        let scores = &Scores::default();
+        let paired = Paired::new(Alignments { pairs: &pairs, scores });
+        // The band of the last is so wide, and its scores so high, that a word cannot hold both.
+        assert_eq!(paired.units, [[2, 2], [0, 1], [4, 4], [3, 3]]);
+        assert_eq!(paired.left_out, [5, 6]);
+    }
+
+    #[test]
+    fn reads_of_the_usual_lengths_are_aligned_by_the_device() {
+        let bases = [2; 600];
+        for (read, width) in [(100, 32), (150, 32), (150, 190), (250, 129), (300, 64), (500, 64)] {
+            let pairs = [Pair { query: &bases[..read], target: &bases[..read + width - 1] }];
+            let alignments = Alignments { pairs: &pairs, scores: &Scores::default() };
+            assert!(fits(&alignments, 0), "{read} bases, {width} diagonals");
+        }
+    }
+}

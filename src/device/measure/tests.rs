@@ -60,6 +60,22 @@ fn a_short_effort_asks_for_no_limit_but_the_copy() {
     assert_eq!(with_limit, names.map(|name| (name, "copy")));
 }
 
+#[test]
+fn another_harness_sees_every_step_and_can_run_it() {
+    let mut seen = Vec::new();
+    let visit = |turn: Turn<'_>| {
+        (turn.run)().unwrap();
+        seen.push((turn.name, turn.bytes, turn.amount));
+    };
+    each(open("cpu").unwrap().as_ref(), LEAST, visit).unwrap();
+    let of = |name| *seen.iter().find(|turn| turn.0 == name).unwrap();
+    assert_eq!(of("copy"), ("copy", true, 2.0 * 4096.0));
+    assert_eq!(of("split"), ("split", true, 4.0 * 4096.0));
+    assert_eq!(of("pack"), ("pack", false, 20.0));
+    assert!(of("random accesses").2 > 0.0);
+    assert!(Kernel::ALL.iter().all(|kernel| seen.iter().any(|turn| turn.0 == kernel.name())));
+}
+
 /// A split of 1 GB in a second moves 4 GB, a copy of 2 GB in a second as many.
 #[test]
 fn a_share_of_the_copy_is_by_bytes_moved() {

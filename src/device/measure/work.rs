@@ -106,14 +106,23 @@ impl Step {
         }
     }
 
+    /// Bytes that are read and written for each byte of the text.
+    pub(super) fn moves(self) -> f64 {
+        match self {
+            Step::Kernel(Kernel::Split) => 4.0,
+            Step::Kernel(_) | Step::Expanded => 3.0,
+            Step::Copy => 2.0,
+            Step::Keystream | Step::ChaCha20 | Step::Limit(_) => 1.0,
+        }
+    }
+
     /// What bounds it, and how much of that one unit of it needs; of a copy bytes that are moved.
     pub(super) fn limit(self) -> Option<(Step, f64)> {
         Some(match self {
             Step::Copy | Step::Limit(_) => return None,
             Step::Kernel(kernel) => match kernel {
-                Kernel::Split => (Step::Copy, 4.0),
-                Kernel::Xor | Kernel::Seal | Kernel::Open => (Step::Copy, 3.0),
-                Kernel::Restore | Kernel::Rebuild => (Step::Copy, 3.0),
+                Kernel::Xor | Kernel::Seal | Kernel::Open => (Step::Copy, self.moves()),
+                Kernel::Split | Kernel::Restore | Kernel::Rebuild => (Step::Copy, self.moves()),
                 Kernel::Pack => (Step::Copy, PACK_BYTES),
                 Kernel::Align => (Step::Limit(Bound::Additions), ALIGN_OPERATIONS),
                 Kernel::Pairhmm => (Step::Limit(Bound::Additions), PAIRHMM_OPERATIONS),

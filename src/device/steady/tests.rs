@@ -7,6 +7,7 @@ use std::thread;
 use super::*;
 use crate::device::Device;
 use crate::device::conformance::check_queue;
+use crate::device::conformance::double::{Double, Given};
 use crate::device::table::Resident;
 use crate::kernel::lookup;
 use crate::kernel::ungapped::GenomeWord;
@@ -70,7 +71,9 @@ impl Device for Weak {
             return Err(Error::NoMemory { device: "weak", piece_bytes });
         }
         let queue = open("cpu")?.queue(piece_bytes)?;
-        Ok(Box::new(WeakQueue { queue, of: self.clone(), piece_bytes }))
+        let of = self.clone();
+        let hook = move |_: Kernel, given: Given<'_>| of.call(piece_bytes, given);
+        Ok(Box::new(Double { queue, hook }))
     }
 
     fn survives(&self) -> bool {
@@ -90,121 +93,26 @@ impl Device for Weak {
     }
 }
 
-struct WeakQueue {
-    queue: Box<dyn Queue>,
-    of: Weak,
-    piece_bytes: usize,
-}
-
-impl WeakQueue {
+impl Weak {
     /// After the last call that works the data is spoilt, as a device would leave it.
-    fn call(&self, spoil: Option<&mut [u8]>) -> Result<(), Error> {
+    fn call(&self, piece_bytes: usize, given: Given<'_>) -> Result<(), Error> {
         let less = |calls: &AtomicUsize| {
             calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
         };
-        let error = match (less(&self.of.calls), less(&self.of.memory_calls)) {
+        let error = match (less(&self.calls), less(&self.memory_calls)) {
             (Err(_), _) => {
                 let one = |cards: usize| cards.checked_sub(1);
-                let _ = self.of.cards.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one);
-                self.of.calls.store(self.of.calls_a_card, Ordering::SeqCst);
+                let _ = self.cards.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one);
+                self.calls.store(self.calls_a_card, Ordering::SeqCst);
                 Error::failed("weak", "go on")("it was lost")
             }
-            (_, Err(_)) if self.piece_bytes > 100_000 => {
-                Error::NoMemory { device: "weak", piece_bytes: self.piece_bytes }
-            }
+            (_, Err(_)) if piece_bytes > 100_000 => Error::NoMemory { device: "weak", piece_bytes },
             _ => return Ok(()),
         };
-        if let Some(data) = spoil {
+        if let Given::Bytes(data, _) = given {
             data.fill(0xdd);
         }
         Err(error)
-    }
-}
-
-impl Queue for WeakQueue {
-    fn split(&mut self, s: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
-        self.queue.split(s, random, b)?;
-        self.call(Some(s))
-    }
-
-    fn restore(
-        &mut self,
-        first: &mut [u8],
-        second: &[u8],
-        letters: (ShareLetter, ShareLetter),
-    ) -> Result<(), Error> {
-        self.queue.restore(first, second, letters)?;
-        self.call(Some(first))
-    }
-
-    fn rebuild(
-        &mut self,
-        first: &mut [u8],
-        second: &[u8],
-        letters: (ShareLetter, ShareLetter),
-    ) -> Result<(), Error> {
-        self.queue.rebuild(first, second, letters)?;
-        self.call(Some(first))
-    }
-
-    fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
-        self.queue.xor(data, pad)?;
-        self.call(Some(data))
-    }
-
-    fn seal(
-        &mut self,
-        data: &mut [u8],
-        pad: Pad<'_>,
-        key: &[u8; BLOCK_BYTES],
-    ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let tag = self.queue.seal(data, pad, key)?;
-        self.call(Some(data)).map(|()| tag)
-    }
-
-    fn open(
-        &mut self,
-        data: &mut [u8],
-        pad: Pad<'_>,
-        key: &[u8; BLOCK_BYTES],
-    ) -> Result<[u8; BLOCK_BYTES], Error> {
-        let tag = self.queue.open(data, pad, key)?;
-        self.call(Some(data)).map(|()| tag)
-    }
-
-    fn align(
-        &mut self,
-        pairs: &[align::Pair<'_>],
-        scores: &align::Scores,
-    ) -> Result<Vec<Option<align::Placement>>, Error> {
-        self.call(None)?;
-        self.queue.align(pairs, scores)
-    }
-
-    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
-        self.call(None)?;
-        self.queue.pairhmm(batch)
-    }
-
-    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
-        self.call(None)?;
-        self.queue.pack(reads)
-    }
-
-    fn ungapped(
-        &mut self,
-        genome: &Genome,
-        reads: &[pack::ReadWord],
-        jobs: &[ungapped::Job],
-        scores: &align::Scores,
-    ) -> Result<Vec<ungapped::Segment>, Error> {
-        self.call(None)?;
-        self.queue.ungapped(genome, reads, jobs, scores)
-    }
-
-    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
-        self.call(None)?;
-        self.queue.lookup(table, hashes)
     }
 }
 

@@ -199,7 +199,7 @@ impl Group {
         for (read, candidates) in self.tile.laid() {
             jobs.extend(candidates.iter().map(|candidate| self.job(read, candidate)));
         }
-        let segments = mapper.lay(queue, &self.words, &jobs)?;
+        let segments = mapper.offload().lay(queue, &self.words, &jobs, mapper.scores())?;
         let mut done = jobs.iter().zip(&segments);
         let (hits, scores) = (&mut self.hits, mapper.scores());
         for (read, candidates) in self.tile.laid() {
@@ -273,7 +273,7 @@ impl Tile {
         for &read in &self.open {
             hashes.extend(self.seeds[self.part(read, part)].iter().map(|seed| seed.hash));
         }
-        let found = mapper.look_up(queue, &hashes)?;
+        let found = mapper.offload().look_up(queue, &hashes)?;
         let mut rest = &found[..];
         for &read in &self.open {
             let range = self.part(read, part);

@@ -14,7 +14,6 @@ use super::group::Group;
 use super::index::Index;
 use super::insert::InsertModel;
 use super::offload::{Offload, Sizes};
-use super::packed::ReadWord;
 use super::pair::{PairChoice, choose_pair, choose_single, template_length};
 use super::refine::refine;
 use super::rescue::{Lost, Search};
@@ -23,7 +22,6 @@ use crate::device::{Error, Queue};
 use crate::genome::reference::base_code;
 use crate::genome::{Layout, ReadBatch};
 use crate::kernel::align::Scores;
-use crate::kernel::ungapped::{Job, Segment};
 
 /// Maps reads to the reference of an index.
 pub struct Mapper {
@@ -105,6 +103,11 @@ impl Mapper {
         Ok(Workspace::new(self.offload.queue()?))
     }
 
+    /// Where kernels run.
+    pub fn offload(&self) -> &Offload {
+        &self.offload
+    }
+
     /// The index.
     pub fn index(&self) -> &Index {
         self.offload.index()
@@ -113,21 +116,6 @@ impl Mapper {
     /// The points of alignments.
     pub fn scores(&self) -> &Scores {
         &self.scores
-    }
-
-    /// As [`Offload::look_up`].
-    pub fn look_up(&self, queue: &mut dyn Queue, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
-        self.offload.look_up(queue, hashes)
-    }
-
-    /// As [`Offload::lay`].
-    pub fn lay(
-        &self,
-        queue: &mut dyn Queue,
-        reads: &[ReadWord],
-        jobs: &[Job],
-    ) -> Result<Vec<Segment>, Error> {
-        self.offload.lay(queue, reads, jobs, &self.scores)
     }
 
     /// Places the templates of a batch; `take` gets each with its number within the batch, in order.

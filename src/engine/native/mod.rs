@@ -30,6 +30,8 @@ mod index_file;
 mod insert;
 mod learn;
 mod map;
+#[cfg(test)]
+mod map_tests;
 mod metrics;
 mod mismatch;
 mod offload;
@@ -61,7 +63,8 @@ use crate::device::{self, assign::Assignment};
 use crate::flow::{Flow, Meters};
 use crate::genome::ReadBatch;
 
-/// Our own engine. The index may be shared: one serves any number of samples.
+/// Our own engine. It serves any number of samples; a clone shares the index and the tables on devices.
+#[derive(Clone)]
 pub struct Native {
     offload: Arc<Offload>,
 }
@@ -71,6 +74,11 @@ impl Native {
     /// `devices` says; tables that a device needs are put there now. Errors: the CPU's.
     pub fn new(index: Arc<Index>, devices: Arc<Assignment>) -> Result<Self, device::Error> {
         Ok(Self { offload: Arc::new(Offload::new(index, devices)?) })
+    }
+
+    /// Whether its kernels run where `devices` says.
+    pub fn runs_on(&self, devices: &Arc<Assignment>) -> bool {
+        self.offload.runs_on(devices)
     }
 
     /// The index.

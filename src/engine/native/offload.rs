@@ -38,7 +38,7 @@ pub struct Sizes {
 impl Sizes {
     /// For the CPU: the arrays of a tile lie in its first caches, and a group gives its vectors many
     /// alignments that are alike.
-    pub const CPU: Self = Self { tile: 64, group: 1024 };
+    pub const CPU: Self = Self { tile: 64, group: 4096 };
 
     /// For devices: all reads of a batch.
     pub const DEVICE: Self = Self { tile: usize::MAX, group: usize::MAX };
@@ -56,6 +56,11 @@ impl Offload {
             devices.seeds(index.clone(), index.clone(), bits)
         });
         Ok(Self { genome, seeds: seeds.transpose()?, index, devices })
+    }
+
+    /// Whether it is for these devices.
+    pub fn runs_on(&self, devices: &Arc<Assignment>) -> bool {
+        Arc::ptr_eq(&self.devices, devices)
     }
 
     /// The index.

@@ -91,7 +91,7 @@ impl Search {
         let job = |(number, candidate): &(usize, _)| group.job(lost[*number].read, candidate);
         self.jobs.clear();
         self.jobs.extend(self.candidates.iter().map(job));
-        let segments = mapper.lay(queue, group.words(), &self.jobs)?;
+        let segments = mapper.offload().lay(queue, group.words(), &self.jobs, mapper.scores())?;
         self.hits.resize_with(lost.len(), Vec::new);
         for ((number, candidate), (job, segment)) in
             self.candidates.iter().zip(self.jobs.iter().zip(&segments))

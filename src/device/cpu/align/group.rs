@@ -4,6 +4,7 @@
 //! instruction of each loop over lanes. Queries of a group may differ in length: what a lane computes
 //! beyond its own query is not looked at. Diagonals beyond a lane's own band are held at the score of a
 //! clip, from which nothing within the band can gain.
+#![allow(unsafe_code)]
 
 use crate::device::cpu::lanes::{Part, Vectors, transpose_bytes};
 use crate::kernel::align::{Pair, Scores};
@@ -147,7 +148,7 @@ type Fill<T, const LANES: usize> = unsafe fn(&mut Group<T, LANES>, &Plan<T>, &[P
 impl<T: Cell, const LANES: usize> Group<T, LANES> {
     /// For any processor.
     pub(super) fn plain() -> Self {
-        Self::by(|group, plan, pairs, jobs| group.fill(plan, pairs, jobs))
+        Self::by(Self::fill)
     }
 
     /// For processors with AVX2.
@@ -344,7 +345,8 @@ fn next_row<T: Cell, const LANES: usize>(
     let (targets, above, here) = (&targets[..width], &above[..width], &mut here[..width]);
     let insertions = &mut insertions[..width + 1];
     let mut running = Running { deletion: [plan.low; LANES], top: [plan.floor; LANES] };
-    for d in 0..narrow {
+    let query = &{ *query };
+    for d in 0..narrow.min(width) {
         let insertion = insertions[d + 1];
         here[d] = running.cell(plan, query, &targets[d], &above[d], &insertion);
         insertions[d] = running.leave(plan, &here[d], &insertion);

@@ -220,13 +220,8 @@ fn equal_bases(query: &[u8; PIECE], target: &[u8; PIECE]) -> i32 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     const UNKNOWN: u64 = 0xfcfc_fcfc_fcfc_fcfc;
     let mut differing = 0;
-    for at in (0..PIECE).step_by(8) {
-        let word = |bases: &[u8; PIECE]| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bases[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
-        let (bases, from) = (word(query), word(target));
+    for (bases, from) in query.as_chunks().0.iter().zip(target.as_chunks().0) {
+        let (bases, from) = (u64::from_le_bytes(*bases), u64::from_le_bytes(*from));
         // A byte of this is zero where both are the same known base.
         let unequal = (bases ^ from) | (bases & UNKNOWN);
         let marks = (((unequal & LOW) + LOW) | unequal) & !LOW;

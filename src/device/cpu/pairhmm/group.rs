@@ -6,6 +6,7 @@
 //! The twin brings every sum back to [`NEVER`]. Here this is done only every fourth row, and numbers
 //! of sixteen bits start from their lowest, which leaves room for three penalties in between: what is above
 //! [`NEVER`] is so in both forms, and below it they are the same.
+#![allow(unsafe_code)]
 
 use crate::device::cpu::lanes::{Part, Vectors, transpose_words};
 use crate::kernel::pairhmm::{Batch, Job, LIMIT_MAX, NEVER, OUTSIDE, width};
@@ -53,7 +54,7 @@ pub(super) struct Group<W, const LANES: usize> {
 impl Group<Any, 8> {
     /// For any processor.
     pub(super) fn plain() -> Self {
-        Self::by(|group, batch, tables, jobs| group.run_rows(batch, tables, jobs))
+        Self::by(Self::run_rows)
     }
 }
 

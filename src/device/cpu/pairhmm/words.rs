@@ -1,4 +1,5 @@
 //! Vectors of 16-bit numbers, in the instructions of each kind of processor.
+#![allow(unsafe_code)]
 
 /// A vector of `LANES` signed numbers of 16 bits.
 ///

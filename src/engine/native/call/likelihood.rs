@@ -321,3 +321,100 @@ pub(super) fn part_inside(read: &Evidence, start: u32, end: u32) -> Option<(&[u8
     let range = from as usize..to.max(from) as usize;
     (from < to).then(|| (&read.bases[range.clone()], &read.qualities[range]))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::evidence::Run;
+    use super::*;
+    use crate::device::open;
+    use crate::kernel::pairhmm::{LIMIT_MAX, Rows, banded};
+
+    /// What one read says, by the definition, without any limit but the kernel's own.
+    fn plain(slice: &Slice<'_>, question: &Question<'_>, slips: &Slips) -> Option<Vec<i32>> {
+        let all = BasePenalties::default();
+        let of = |haplotype: &Haplotype| {
+            let bases = &haplotype.bases[..];
+            let [head, tail] = slice.diagonals(haplotype);
+            let [on_head, on_tail] =
+                [head, tail].map(|diagonal| ungapped(slice.part, bases, diagonal, &all, i32::MAX));
+            let least = on_head.min(on_tail);
+            let gaps = GapPenalties::of(bases, slips);
+            if !question.gapped || least <= slice.cheapest_gap([head, tail], &gaps) {
+                return least;
+            }
+            let part = HaplotypePart { bases, gap_open: &gaps.open, gap_extend: &gaps.extend };
+            let reach = BAND_REACH + slice.gaps;
+            let diagonals = head.min(tail) - reach..=head.max(tail) + reach;
+            least.min(banded(slice.part, part, diagonals, &all, LIMIT_MAX, &mut Rows::default()))
+        };
+        let penalties: Vec<i32> = question.haplotypes.iter().map(of).collect();
+        let best = penalties.iter().copied().min().filter(|&best| best < slice.misfit())?;
+        Some(penalties.iter().map(|&penalty| penalty.min(best + slice.weight())).collect())
+    }
+
+    /// Haplotypes of a stretch, each with one change: where, bases removed, bases inserted.
+    fn haplotypes(stretch: Stretch<'_>, changes: &[(usize, usize, Vec<u8>)]) -> Vec<Haplotype> {
+        let changed = changes.iter().map(|(at, removed, inserted)| {
+            let at = at % stretch.bases.len();
+            let end = (at + removed).min(stretch.bases.len());
+            let bases = [&stretch.bases[..at], inserted, &stretch.bases[end..]].concat();
+            Haplotype::from_bases(stretch, bases)
+        });
+        let reference = Haplotype { bases: stretch.bases.to_vec(), events: Vec::new() };
+        std::iter::once(reference).chain(changed).collect()
+    }
+
+    /// A read of a haplotype from `at` on, laid there without a gap; every so many bases one is wrong.
+    fn read(from: &Haplotype, template: u64, at: usize, wrong: usize, quality: u8) -> Evidence {
+        let at = at % (from.bases.len() - 10);
+        let mut bases: Vec<u8> = from.bases.iter().skip(at).take(70).copied().collect();
+        bases.iter_mut().step_by(wrong).for_each(|base| *base = (*base + 1) % 5);
+        let (start, length) = (1000 + at as u32, bases.len() as u32);
+        let runs = vec![Run { kind: Kind::Match, length }];
+        let (qualities, end) = (vec![quality; bases.len()], start + length);
+        let mapping_quality = 20 + quality;
+        let reverse = false;
+        Evidence { template, start, end, reverse, mapping_quality, runs, bases, qualities }
+    }
+
+    proptest! {
+        #[test]
+        fn limits_and_company_change_no_testimony(
+            windows in prop::collection::vec((
+                prop::collection::vec(0u8..3, 40..120),
+                prop::collection::vec(
+                    (0usize..120, 0usize..9, prop::collection::vec(0u8..4, 0..9)), 1..5),
+                prop::collection::vec((0usize..5, 0usize..120, 3usize..80, 2u8..41), 1..20),
+                any::<bool>(),
+            ), 1..4),
+        ) {
+            let slips = Slips::default();
+            let made: Vec<_> = windows.iter().map(|(bases, changes, reads, gapped)| {
+                let stretch = Stretch { start: 1000, bases };
+                let haplotypes = haplotypes(stretch, changes);
+                let reads: Vec<Evidence> = (0..).zip(reads).map(|(template, &(of, at, wrong, quality))| {
+                    read(&haplotypes[of % haplotypes.len()], template, at, wrong, quality)
+                }).collect();
+                (stretch, haplotypes, reads, *gapped)
+            }).collect();
+            let questions: Vec<Question<'_>> = made.iter().map(|(stretch, haplotypes, reads, gapped)| {
+                let (reads, haplotypes) = (reads.iter().collect(), haplotypes.clone());
+                Question { reads, stretch: *stretch, haplotypes, gapped: *gapped }
+            }).collect();
+            let mut queue = open("cpu").and_then(|cpu| cpu.queue(1 << 20)).unwrap();
+            let found = testimonies(&questions, &slips, queue.as_mut()).unwrap();
+            for (question, found) in questions.iter().zip(found) {
+                let of = |read: &&Evidence| {
+                    let slice = slice(read, question.stretch)?;
+                    Some((read.template, plain(&slice, question, &slips)?))
+                };
+                let expected: Vec<_> = question.reads.iter().filter_map(of).collect();
+                let found: Vec<_> =
+                    found.into_iter().map(|found| (found.template, found.penalties)).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}
