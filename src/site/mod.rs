@@ -6,6 +6,7 @@ mod devices;
 mod holder;
 pub mod key_node;
 mod owner;
+mod rebuild;
 mod reference;
 pub mod request;
 pub mod settings;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
+use super::rebuild::Rebuild;
 use super::{Error, Site};
 use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Fault, Faulty, Pool, SampleName, ShareLetter, SiteId};
@@ -17,11 +18,10 @@ use crate::key::{self, Provenance, RandomSettings};
 use crate::net::Cipher;
 use crate::pipeline::LinkUse;
 use crate::pipeline::intake::read_file;
-use crate::pipeline::restore::{Holders, Restore};
+use crate::pipeline::restore::Restore;
 use crate::pipeline::share_out::{Random, ShareOut, ToShare, pool_chunks};
-use crate::share;
 use crate::share::device::Sharing;
-use crate::store::{self, ShareReader, ShareStore};
+use crate::store;
 
 /// A file to be deposited.
 #[derive(Clone, Debug)]
@@ -418,57 +418,4 @@ fn restore_to(restore: &Restore<'_>, path: &Path, bytes: u64) -> Result<(), Erro
     })?;
     writer.finish()?;
     Ok(())
-}
-
-/// A share to be rebuilt from the other two.
-struct Rebuild<'a> {
-    deposit: &'a Deposit,
-    member: usize,
-    letter: ShareLetter,
-    holders: &'a Holders,
-}
-
-impl Rebuild<'_> {
-    /// Rebuilds these stripes; the whole share, if it is lost.
-    fn run(&self, numbers: &[u64], lost: bool, sharing: &mut Sharing) -> Result<(), Error> {
-        let others = ShareLetter::ALL.into_iter().filter(|other| *other != self.letter);
-        let [first, second]: [ShareLetter; 2] =
-            others.collect::<Vec<_>>().try_into().unwrap_or_else(|_| unreachable!("two others"));
-        let mut left = self.open(first)?;
-        let mut right = self.open(second)?;
-        let id = self.deposit.share(self.member, self.letter);
-        let target: &dyn ShareStore = &*self.holders[self.letter as usize];
-        let mut writer = None;
-        if lost {
-            // What is left of it is of no use.
-            target.remove(&id)?;
-            let mut begun = target.create(&id, share::FORMAT, self.deposit.stripe_bytes)?;
-            begun.expect(numbers.len() as u64)?;
-            writer = Some(begun);
-        }
-        let failed = |error| {
-            let failed = crate::flow::Error::in_stage("rebuild", error);
-            Error::Pipeline(crate::pipeline::Error::Stage(failed))
-        };
-        for numbers in numbers.chunks(sharing.together(Kernel::Rebuild)) {
-            let pair = |number: &u64| Ok::<_, Error>((left.read(*number)?, right.read(*number)?));
-            let pairs = numbers.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
-            for stripe in sharing.rebuild(pairs, (first, second)).map_err(failed)? {
-                let stripe = stripe.map_err(failed)?;
-                match writer.as_mut() {
-                    Some(writer) => writer.append(stripe)?,
-                    None => target.replace(&id, &stripe)?,
-                }
-            }
-        }
-        if let Some(writer) = writer {
-            writer.commit()?;
-        }
-        Ok(())
-    }
-
-    fn open(&self, letter: ShareLetter) -> Result<Box<dyn ShareReader>, Error> {
-        let share = self.deposit.share(self.member, letter);
-        Ok(self.holders[letter as usize].open(&share)?)
-    }
 }
