@@ -219,13 +219,19 @@ impl Connection {
             self.early_bytes -= message.payload.len();
             return Ok(Some(message));
         }
+        // Who asks and leaves before the answer has ended in order all the same, if the end came.
+        let mut unanswered = None;
         while !self.ended {
-            match self.receive_frame()? {
-                (Received::Message { kind }, payload) => {
+            match self.receive_frame() {
+                Ok((Received::Message { kind }, payload)) => {
                     return Ok(Some(Message { kind, payload }));
                 }
-                (Received::End, _) => self.ended = true,
-                (Received::Control, _) => self.send_control()?,
+                Ok((Received::End, _)) => self.ended = true,
+                Ok((Received::Control, _)) => match self.send_control() {
+                    Err(broken @ Error::Broken { .. }) => unanswered = Some(broken),
+                    answered => answered?,
+                },
+                Err(error) => return Err(unanswered.unwrap_or(error)),
             }
         }
         Ok(None)
