@@ -1,6 +1,6 @@
 //! Packing of reads, eight bases at a time: one multiplication gathers a bit of each.
 
-use crate::kernel::pack::{Packed, Read, ReadWord, WORD_BASES, bin};
+use crate::kernel::pack::{BIN_EDGES, Packed, Read, ReadWord, WORD_BASES};
 
 /// As [`kernel::pack::scalar`](crate::kernel::pack::scalar).
 pub fn pack(read: Read<'_>) -> Packed {
@@ -10,23 +10,33 @@ pub fn pack(read: Read<'_>) -> Packed {
     Packed { forward, backward, bins: bins(read.qualities) }
 }
 
+/// 1 in each of eight bytes.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Up to eight bytes as one number, the first lowest, zeros behind.
+#[inline(always)]
+fn eight(bytes: &[u8]) -> u64 {
+    let mut whole = [0; 8];
+    whole[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(whole)
+}
+
 /// Gathers bit 0 of each of eight bytes into one byte, the first byte's bit lowest.
 #[inline(always)]
 fn gather(bytes: u64) -> u64 {
-    (bytes & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    (bytes & ONES).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 fn word(codes: &[u8]) -> ReadWord {
     let mut word = ReadWord { valid: u64::MAX >> (WORD_BASES - codes.len()), ..Default::default() };
-    for (group, eight) in codes.chunks(8).enumerate() {
-        let mut bytes = [0; 8];
-        for (byte, &code) in bytes.iter_mut().zip(eight) {
-            *byte = code.min(4);
-        }
-        let bytes = u64::from_le_bytes(bytes);
-        word.low |= gather(bytes) << (8 * group);
-        word.high |= gather(bytes >> 1) << (8 * group);
-        word.unknown |= gather(bytes >> 2) << (8 * group);
+    for (group, codes) in codes.chunks(8).enumerate() {
+        let codes = eight(codes);
+        // Every bit but the lowest two, folded into bit 0.
+        let beyond = codes >> 2 & (0x3f * ONES);
+        let unknown = (beyond + 0x7f * ONES) >> 7 & ONES;
+        word.low |= gather(codes & !unknown) << (8 * group);
+        word.high |= gather(codes >> 1 & !unknown) << (8 * group);
+        word.unknown |= gather(unknown) << (8 * group);
     }
     word
 }
@@ -48,10 +58,20 @@ fn reverse_complement(forward: &[ReadWord], bases: usize) -> Vec<ReadWord> {
     (0..forward.len()).rev().map(word).collect()
 }
 
+/// The bin of a quality is how many edges it has reached, counted in all eight bytes at once.
 fn bins(qualities: &[u8]) -> Vec<u32> {
-    let eight =
-        |eight: &[u8]| eight.iter().rev().fold(0, |word, &quality| word << 4 | bin(quality));
-    qualities.chunks(8).map(eight).collect()
+    let word = |qualities: &[u8]| {
+        let qualities = eight(qualities);
+        // Those from 128 on count as 127, beyond every edge.
+        let large = qualities >> 7 & ONES;
+        let qualities = (qualities | (large * 0x7f)) & (0x7f * ONES);
+        let reached = |edge: &u8| (qualities + u64::from(128 - edge) * ONES) >> 7 & ONES;
+        let bins: u64 = BIN_EDGES.iter().map(reached).sum();
+        let pairs = (bins | bins >> 4) & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+        (fours | fours >> 16) as u32
+    };
+    qualities.chunks(8).map(word).collect()
 }
 
 #[cfg(test)]
@@ -62,7 +82,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_twin(bases in proptest::collection::vec((0u8..9, 0u8..99), 0..300)) {
+        fn agrees_with_the_twin(bases in proptest::collection::vec((0u8.., 0u8..), 0..300)) {
+            let (codes, qualities): (Vec<u8>, Vec<u8>) = bases.into_iter().unzip();
+            let read = Read { codes: &codes, qualities: &qualities };
+            prop_assert_eq!(pack(read), scalar(read));
+        }
+
+        #[test]
+        fn agrees_with_the_twin_on_bases(
+            bases in proptest::collection::vec((0u8..6, 0u8..50), 0..300),
+        ) {
             let (codes, qualities): (Vec<u8>, Vec<u8>) = bases.into_iter().unzip();
             let read = Read { codes: &codes, qualities: &qualities };
             prop_assert_eq!(pack(read), scalar(read));
