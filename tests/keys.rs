@@ -4,12 +4,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use dsgd::base::clock::Stopwatch;
 use dsgd::base::{Clock, SiteId};
+use dsgd::bench::local_daemon::{LocalDaemon, free_addresses};
 use dsgd::key::ledger::{self, Role};
 use dsgd::key::{KeyStore, LinkSettings};
 use serde_json::Value;
@@ -97,47 +97,11 @@ fn key_of_a_link_is_erased_at_both_ends() {
     }
 }
 
-/// A process that ends with the test.
-struct Daemon {
-    child: Child,
-    report: Value,
-}
-
-impl Daemon {
-    fn start(folder: &Path, config: &str, role: &str) -> Self {
-        let log = fs::File::create(folder.join(format!("{config}.{role}.log"))).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dsgd"))
-            .args(["--json", "--config", config, "serve", role])
-            .current_dir(folder)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut answer = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        while out.read_line(&mut answer).unwrap() > 0 && !answer.ends_with("\n}\n") {}
-        let report = serde_json::from_str(&answer).unwrap_or_else(|_| {
-            panic!("{}", fs::read_to_string(folder.join(format!("{config}.{role}.log"))).unwrap())
-        });
-        Self { child, report }
-    }
-
-    fn address(&self) -> &str {
-        self.report["data"]["address"].as_str().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An address of this machine where nobody listens just now.
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// A daemon of the sites in `folder`, which ends with the test.
+fn daemon(folder: &Path, config: &str, role: &str) -> LocalDaemon {
+    let program = Path::new(env!("CARGO_BIN_EXE_dsgd"));
+    let log = folder.join(format!("{config}.{role}.log"));
+    LocalDaemon::start(program, &folder.join(config), role, &log).unwrap()
 }
 
 const NODES: [&str; 4] = ["tommo", "relay", "hospital", "cloud"];
@@ -147,7 +111,7 @@ const LINKS: [(&str, &str); 3] = [("tommo", "relay"), ("relay", "cloud"), ("tomm
 /// supply.
 struct Network {
     folder: tempfile::TempDir,
-    _daemons: Vec<Daemon>,
+    _daemons: Vec<LocalDaemon>,
 }
 
 impl Network {
@@ -175,7 +139,10 @@ impl Network {
         NODES.iter().for_each(|n| simulate(n, "kms", &format!("control-{n}-kms.json")));
         fs::write(at.join("four.toml"), topology).unwrap();
 
-        let addresses = NODES.map(|node| (node, free_address(), free_address()));
+        let addresses = NODES.map(|node| {
+            let [control, relay] = free_addresses().unwrap();
+            (node, control, relay)
+        });
         let mut server = String::from("site = \"kms\"\nstate = \"kms\"\n[management]\n");
         server += "topology = \"four.toml\"\n";
         for (node, control, relay) in &addresses {
@@ -211,11 +178,9 @@ impl Network {
             let all = [&["--config", &config], &import[..]].concat();
             assert!(dsgd(at, &all).status.success());
         }
-        let mut daemons: Vec<_> = NODES
-            .iter()
-            .map(|node| Daemon::start(at, &format!("{node}-kma.toml"), "kma"))
-            .collect();
-        daemons.push(Daemon::start(at, "kms.toml", "kms"));
+        let mut daemons: Vec<_> =
+            NODES.iter().map(|node| daemon(at, &format!("{node}-kma.toml"), "kma")).collect();
+        daemons.push(daemon(at, "kms.toml", "kms"));
         Self { folder, _daemons: daemons }
     }
 
@@ -303,7 +268,7 @@ fn a_deposit_goes_between_sites_without_a_link_by_relayed_key() {
         let rest = "[[key]]\npeer = \"tommo\"\nkind = \"pool\"\n\
                     [[peer]]\nsite = \"tommo\"\nmay = [\"store\"]\n";
         site(name, &(store(name) + rest));
-        holders.push(Daemon::start(at, &format!("{name}.toml"), "holder"));
+        holders.push(daemon(at, &format!("{name}.toml"), "holder"));
     }
     let owner = |random: &str| {
         let mut rest = store("tommo");

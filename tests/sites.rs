@@ -395,7 +395,7 @@ fn a_share_alone_says_nothing_of_names_and_is_not_the_data() {
 fn the_loss_of_any_one_holder_is_survived() {
     let mut world = World::start();
     world.put("s1");
-    world.sites.kill("lsa").unwrap();
+    world.sites.kill("lsa");
     let output = world.assert_restores("s1", &[]);
     assert!(text(&output.stderr).contains("lsa"), "{}", text(&output.stderr));
     let refused = world.run(&["get", "s1", "--output", "x", "--shares", "bc"]);

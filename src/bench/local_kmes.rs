@@ -1,12 +1,11 @@
 //! Three key managers on this machine, as processes, with links between any two of them.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::net::TcpListener;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::local_daemon::{LocalDaemon, free_addresses};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::etsi014::certificates;
 use crate::etsi014::client::Endpoint;
@@ -24,8 +23,8 @@ pub struct LocalKmes {
     program: PathBuf,
     folder: PathBuf,
     /// Addresses for applications, and for other key managers.
-    addresses: Vec<[String; 2]>,
-    daemons: Vec<Option<Child>>,
+    addresses: [[String; 2]; SITES.len()],
+    daemons: Vec<Option<LocalDaemon>>,
 }
 
 /// How the key managers are set up.
@@ -52,7 +51,12 @@ impl LocalKmes {
             .collect::<Result<Vec<_>, _>>()?;
         let saes = SITES.iter().flat_map(|site| [1, 2].map(|number| format!("sae-{site}{number}")));
         let saes = saes.chain([STRANGER.into()]).map(id).collect::<Result<Vec<_>, _>>()?;
-        let hosts = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut addresses = [const { [const { String::new() }; 2] }; SITES.len()];
+        for pair in &mut addresses {
+            *pair = free_addresses()?;
+        }
+        let hosts = addresses.iter().map(|[address, _]| address.split(':').next().unwrap_or(""));
+        let hosts: Vec<_> = hosts.chain(["localhost"]).map(str::to_owned).collect();
         certificates::write(&folder.join("certificates"), &kmes, &saes, &hosts)
             .map_err(io::Error::other)?;
         for (number, a) in SITES.iter().enumerate() {
@@ -66,7 +70,7 @@ impl LocalKmes {
         let mut kmes = Self {
             program: plan.program.into(),
             folder: folder.into(),
-            addresses: free_addresses()?,
+            addresses,
             daemons: Vec::new(),
         };
         for number in 0..SITES.len() {
@@ -89,7 +93,7 @@ impl LocalKmes {
 
     /// The process of the key manager with this number; 0 when it does not run.
     pub fn process(&self, number: usize) -> u32 {
-        self.daemons[number].as_ref().map_or(0, Child::id)
+        self.daemons[number].as_ref().map_or(0, LocalDaemon::id)
     }
 
     /// A file of the folder with the certificates.
@@ -109,33 +113,17 @@ impl LocalKmes {
     }
 
     /// Kills a key manager as a power cut would.
-    pub fn kill(&mut self, number: usize) -> io::Result<()> {
-        let Some(mut child) = self.daemons[number].take() else { return Ok(()) };
-        child.kill()?;
-        child.wait().map(drop)
+    pub fn kill(&mut self, number: usize) {
+        self.daemons[number] = None;
     }
 
     /// Starts a key manager, again if it runs.
     pub fn restart(&mut self, number: usize) -> io::Result<()> {
-        self.kill(number)?;
+        self.kill(number);
         let log = self.folder.join(format!("{}.log", SITES[number]));
-        let mut child = Command::new(&self.program)
-            .arg("--config")
-            .arg(self.config(number))
-            .args(["--json", "serve", "kme"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::options().create(true).append(true).open(&log)?)
-            .spawn()?;
-        let mut answer = String::new();
-        let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
-        // The document ends with a brace in the first column.
-        while out.read_line(&mut answer)? > 0 && !answer.ends_with("\n}\n") {}
-        let started = answer.contains("\"ok\": true");
-        self.daemons[number] = Some(child);
-        let what =
-            || format!("kme-{} did not start: {answer}; see {}", SITES[number], log.display());
-        if started { Ok(()) } else { Err(io::Error::other(what())) }
+        let daemon = LocalDaemon::start(&self.program, &self.config(number), "kme", &log)?;
+        self.daemons[number] = Some(daemon);
+        Ok(())
     }
 
     fn configuration(&self, number: usize, settings: &str) -> String {
@@ -168,22 +156,5 @@ impl LocalKmes {
             ));
         }
         text
-    }
-}
-
-/// Two addresses for each site that are free now.
-fn free_addresses() -> io::Result<Vec<[String; 2]>> {
-    let all = (0..2 * SITES.len()).map(|_| TcpListener::bind("127.0.0.1:0"));
-    let all: Vec<TcpListener> = all.collect::<io::Result<_>>()?;
-    let address = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
-    all.chunks(2).map(|pair| Ok([address(&pair[0])?, address(&pair[1])?])).collect()
-}
-
-impl Drop for LocalKmes {
-    fn drop(&mut self) {
-        for number in 0..self.daemons.len() {
-            // A process that has ended already needs no more.
-            let _ = self.kill(number);
-        }
     }
 }

@@ -11,10 +11,9 @@
 //! Every pair that talks has a simulated link. The names are those of the 2021 and 2022 trials.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
+use super::local_daemon::{LocalDaemon, free_addresses};
 use crate::base::{BitRate, ByteCount, Clock, SiteId};
 use crate::key::SimulatedLink;
 
@@ -56,8 +55,7 @@ pub struct Daemon {
     /// Its name.
     pub site: &'static str,
     role: &'static str,
-    child: Child,
-    address: String,
+    process: LocalDaemon,
 }
 
 /// Every pair of sites that has a link.
@@ -107,54 +105,28 @@ impl LocalSites {
     pub fn kill_and_restart(&mut self, site: &str) -> std::io::Result<()> {
         let place = self.daemons.iter().position(|daemon| daemon.site == site);
         let Some(place) = place else { return Err(std::io::Error::other("no such daemon")) };
-        let mut daemon = self.daemons.remove(place);
-        daemon.child.kill()?;
-        daemon.child.wait()?;
-        self.write_config(daemon.site, &daemon.address)?;
-        self.launch(daemon.site, daemon.role)
+        let Daemon { site, role, process } = self.daemons.remove(place);
+        let address = process.address().to_owned();
+        drop(process);
+        self.write_config(site, &address)?;
+        self.launch(site, role)
     }
 
     /// Kills a daemon for good.
-    pub fn kill(&mut self, site: &str) -> std::io::Result<()> {
-        let Some(place) = self.daemons.iter().position(|daemon| daemon.site == site) else {
-            return Ok(());
-        };
-        let mut daemon = self.daemons.remove(place);
-        daemon.child.kill()?;
-        daemon.child.wait().map(drop)
+    pub fn kill(&mut self, site: &str) {
+        self.daemons.retain(|daemon| daemon.site != site);
     }
 
     fn launch(&mut self, site: &'static str, role: &'static str) -> std::io::Result<()> {
-        let mut child = Command::new(&self.plan.program)
-            .arg("--config")
-            .arg(self.config(site))
-            .args(["--json", "serve", role])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::options().create(true).append(true).open(self.log(site))?)
-            .spawn()?;
-        let mut answer = String::new();
-        let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
-        // The document ends with a brace in the first column.
-        while out.read_line(&mut answer)? > 0 && !answer.ends_with("\n}\n") {}
-        let document: serde_json::Value =
-            serde_json::from_str(&answer).map_err(|_| std::io::Error::other(self.why_not(site)))?;
-        let address = document["data"]["address"].as_str().unwrap_or_default().to_owned();
-        self.daemons.push(Daemon { site, role, child, address });
+        let log = self.plan.folder.join(format!("{site}.log"));
+        let process = LocalDaemon::start(&self.plan.program, &self.config(site), role, &log)?;
+        self.daemons.push(Daemon { site, role, process });
         Ok(())
     }
 
-    fn log(&self, site: &str) -> PathBuf {
-        self.plan.folder.join(format!("{site}.log"))
-    }
-
-    fn why_not(&self, site: &str) -> String {
-        let log = fs::read_to_string(self.log(site)).unwrap_or_default();
-        format!("the site '{site}' did not start: {}", log.trim())
-    }
-
     fn configure(&self, site: &'static str) -> std::io::Result<()> {
-        self.write_config(site, "127.0.0.1:0")
+        let [address] = free_addresses()?;
+        self.write_config(site, &address)
     }
 
     fn write_config(&self, site: &str, listen: &str) -> std::io::Result<()> {
@@ -186,7 +158,7 @@ impl LocalSites {
             add(format!("[[key]]\npeer = \"{peer}\"\nkind = \"sim\"\nfile = \"{a}-{b}.json\""));
             add(format!("[[peer]]\nsite = \"{peer}\""));
             if let Some(daemon) = self.daemons.iter().find(|daemon| daemon.site == peer) {
-                add(format!("address = \"{}\"", daemon.address));
+                add(format!("address = \"{}\"", daemon.address()));
             }
             match site {
                 "lsa" | "hospital" => add("may = [\"store\"]\ntenant = \"tommo\"".into()),
@@ -219,22 +191,12 @@ impl LocalSites {
 impl Daemon {
     /// Where it listens.
     pub fn address(&self) -> &str {
-        &self.address
+        self.process.address()
     }
 
     /// Its process.
     pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for LocalSites {
-    fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            // A process that has ended already needs no more.
-            let _ = daemon.child.kill();
-            let _ = daemon.child.wait();
-        }
+        self.process.id()
     }
 }
 

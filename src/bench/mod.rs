@@ -4,6 +4,7 @@ pub mod chart;
 pub mod environment;
 pub mod kernels;
 pub mod kme;
+pub mod local_daemon;
 pub mod local_kmes;
 pub mod local_sites;
 pub mod pads;
