@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroize;
+
 use crate::base::ShareLetter;
 use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
@@ -119,7 +121,6 @@ impl Steady {
                 break work(self.cpu.as_mut(), data);
             };
             if !is_kept {
-                kept.clear();
                 data.keep(&mut kept);
                 is_kept = true;
             }
@@ -138,49 +139,47 @@ impl Steady {
 
 /// What a kernel works on in place.
 trait InPlace {
-    /// Adds what is worked on to `kept`.
-    fn keep(&self, kept: &mut Vec<u8>);
+    /// Shows every slice of it, in order.
+    fn each(&mut self, show: &mut dyn FnMut(&mut [u8]));
+
+    /// Copies it to `kept`, of which nothing else is left anywhere: it does not grow with bytes in it.
+    fn keep(&mut self, kept: &mut Vec<u8>) {
+        let mut bytes = 0;
+        self.each(&mut |slice| bytes += slice.len());
+        if kept.capacity() < bytes {
+            kept.zeroize();
+            kept.reserve_exact(bytes);
+        }
+        kept.clear();
+        self.each(&mut |slice| kept.extend_from_slice(slice));
+    }
 
     /// Makes it again what it was.
-    fn put_back(&mut self, kept: &[u8]);
+    fn put_back(&mut self, kept: &[u8]) {
+        let mut rest = kept;
+        self.each(&mut |slice| {
+            let (own, behind) = rest.split_at(slice.len());
+            slice.copy_from_slice(own);
+            rest = behind;
+        });
+    }
 }
 
 impl InPlace for [u8] {
-    fn keep(&self, kept: &mut Vec<u8>) {
-        kept.extend_from_slice(self);
-    }
-
-    fn put_back(&mut self, kept: &[u8]) {
-        self.copy_from_slice(kept);
-    }
-}
-
-/// Of every stripe its first slice.
-fn put_back<'a>(stripes: impl Iterator<Item = &'a mut [u8]>, mut kept: &[u8]) {
-    for stripe in stripes {
-        let (own, rest) = kept.split_at(stripe.len());
-        stripe.copy_from_slice(own);
-        kept = rest;
+    fn each(&mut self, show: &mut dyn FnMut(&mut [u8])) {
+        show(self);
     }
 }
 
 impl InPlace for [ToSplit<'_>] {
-    fn keep(&self, kept: &mut Vec<u8>) {
-        self.iter().for_each(|one| kept.extend_from_slice(one.secret_to_a));
-    }
-
-    fn put_back(&mut self, kept: &[u8]) {
-        put_back(self.iter_mut().map(|one| &mut *one.secret_to_a), kept);
+    fn each(&mut self, show: &mut dyn FnMut(&mut [u8])) {
+        self.iter_mut().for_each(|stripe| show(stripe.secret_to_a));
     }
 }
 
 impl InPlace for [ToCombine<'_>] {
-    fn keep(&self, kept: &mut Vec<u8>) {
-        self.iter().for_each(|one| kept.extend_from_slice(one.first));
-    }
-
-    fn put_back(&mut self, kept: &[u8]) {
-        put_back(self.iter_mut().map(|one| &mut *one.first), kept);
+    fn each(&mut self, show: &mut dyn FnMut(&mut [u8])) {
+        self.iter_mut().for_each(|stripe| show(stripe.first));
     }
 }
 
@@ -192,7 +191,7 @@ impl Drop for Steady {
                 self.assignment.close_queue(place);
             }
         }
-        zeroize::Zeroize::zeroize(&mut self.kept);
+        self.kept.zeroize();
     }
 }
 
