@@ -26,19 +26,17 @@ pub type Holders = [Arc<dyn ShareStore>; 3];
 /// Stripes read ahead of each share.
 const AHEAD: usize = 4;
 
-/// How one file is to be restored.
+/// How the files of a deposit are to be restored.
 pub struct Restore<'a> {
     /// The deposit.
     pub deposit: &'a Deposit,
-    /// Which of its files.
-    pub member: usize,
     /// Where the shares are.
-    pub holders: &'a Holders,
+    pub holders: Holders,
     /// The shares to read, the preferred ones first; the third is used when one of the first two
     /// fails. Only two letters: no third is tried.
     pub order: &'a [ShareLetter],
     /// What restores the stripes.
-    pub devices: &'a Arc<Assignment>,
+    pub devices: Arc<Assignment>,
     /// Counters.
     pub meters: &'a Meters,
     /// What the operator should know.
@@ -46,43 +44,43 @@ pub struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    /// The file's bytes in order, every stripe checked before it is given.
+    /// The bytes of file `member` in order, every stripe checked before it is given.
     ///
     /// Errors: [`Error::TooFewShares`] when fewer than two shares can be opened.
     pub fn start<'a, 'scope>(
         &self,
         scope: &'scope Scope<'scope, '_>,
+        member: usize,
     ) -> Result<Flow<'a, Chunk>, Error>
     where
         'a: 'scope,
     {
-        let (first, second, rescue) = self.choose()?;
-        let codec =
-            Codec::new(&self.deposit.dataset, self.member as u32, self.deposit.stripe_bytes)
-                .ok_or(Error::Stripes {
-                    name: self.deposit.name.to_string(),
-                    member: self.member,
-                    found: 0,
-                    expected: self.deposit.members[self.member].stripes,
-                })?;
+        let (first, second, rescue) = self.choose(member)?;
+        let stripes = self.deposit.members[member].stripes;
+        let codec = Codec::new(&self.deposit.dataset, member as u32, self.deposit.stripe_bytes)
+            .ok_or(Error::Stripes {
+                name: self.deposit.name.to_string(),
+                member,
+                found: 0,
+                expected: stripes,
+            })?;
         let letters = (first.letter, second.letter);
-        let stripes = self.deposit.members[self.member].stripes;
         let flow = |opened: Opened| {
             let read = ReadStripes { reader: opened.reader, next: 0, stripes };
             Flow::source(self.meters, name_of(opened.letter), read).on_thread(scope, AHEAD)
         };
-        let sharing = Sharing::new(Arc::clone(self.devices));
+        let sharing = Sharing::new(Arc::clone(&self.devices));
         let combine = Combine { codec, letters, stripes, rescue, sharing, waiting: Vec::new() };
         Ok(flow(first).zip(flow(second)).then(combine).on_thread(scope, AHEAD))
     }
 
-    fn choose(&self) -> Result<(Opened, Opened, Rescue), Error> {
+    fn choose(&self, member: usize) -> Result<(Opened, Opened, Rescue), Error> {
         let mut opened = Vec::with_capacity(2);
         let mut reasons = Vec::new();
         let mut fault = None;
         let mut rest = self.order.iter().copied();
         for letter in rest.by_ref() {
-            match self.open(letter) {
+            match self.open(member, letter) {
                 Ok(reader) => opened.push(Opened { letter, reader }),
                 Err(error) => {
                     let site = self.deposit.holder(letter);
@@ -107,7 +105,7 @@ impl Restore<'_> {
             letters: [first.letter, second.letter].into_iter().chain(rest).collect(),
             holders: self.holders.clone(),
             deposit: self.deposit.clone(),
-            member: self.member,
+            member,
             readers: [None, None, None],
             lost: [false; 3],
             notices: self.notices.clone(),
@@ -115,12 +113,12 @@ impl Restore<'_> {
         Ok((first, second, rescue))
     }
 
-    fn open(&self, letter: ShareLetter) -> Result<Box<dyn ShareReader>, Error> {
-        let id = self.deposit.share(self.member, letter);
+    fn open(&self, member: usize, letter: ShareLetter) -> Result<Box<dyn ShareReader>, Error> {
+        let id = self.deposit.share(member, letter);
         let reader = self.holders[letter as usize].open(&id)?;
-        let (found, expected) = (reader.info().stripes, self.deposit.members[self.member].stripes);
+        let (found, expected) = (reader.info().stripes, self.deposit.members[member].stripes);
         if found != expected || reader.info().stripe_bytes != self.deposit.stripe_bytes {
-            let (name, member) = (self.deposit.name.to_string(), self.member);
+            let name = self.deposit.name.to_string();
             return Err(Error::Stripes { name, member, found, expected });
         }
         Ok(reader)

@@ -24,9 +24,10 @@ pub use settings::Settings;
 use crate::base::{ByteCount, Clock, Fault, Faulty, ShareLetter, SiteId};
 use crate::control::{Catalogue, Deposit};
 use crate::device::assign::Assignment;
+use crate::flow::Meters;
 use crate::key::KeyStore;
 use crate::net::{self, Dialer, Traffic};
-use crate::pipeline::restore::Holders;
+use crate::pipeline::restore::{Holders, Restore};
 use crate::pipeline::{LinkUse, Notices};
 use crate::store::remote::RemoteStore;
 use crate::store::{self, ShareStore};
@@ -153,6 +154,23 @@ impl Site {
     pub fn holders(&self, deposit: &Deposit) -> Result<Holders, Error> {
         let [a, b, c] = ShareLetter::ALL.map(|letter| self.store_at(deposit.holder(letter)));
         Ok([a?, b?, c?])
+    }
+
+    /// How a deposit is restored here, from the shares in `order`.
+    fn restore<'a>(
+        &'a self,
+        deposit: &'a Deposit,
+        order: &'a [ShareLetter],
+        meters: &'a Meters,
+    ) -> Result<Restore<'a>, Error> {
+        Ok(Restore {
+            deposit,
+            holders: self.holders(deposit)?,
+            order,
+            devices: self.devices_for(deposit.bytes())?,
+            meters,
+            notices: &self.notices,
+        })
     }
 
     /// What the links carried since the site was opened.

@@ -292,24 +292,14 @@ impl Site {
         meters: &Meters,
     ) -> Result<GetReport, Error> {
         let deposit = self.catalogue()?.stored(name)?;
-        let holders = self.holders(&deposit)?;
-        let devices = self.devices_for(deposit.bytes())?;
+        let restore = self.restore(&deposit, order, meters)?;
         std::fs::create_dir_all(folder)
             .map_err(|source| Error::File { path: folder.into(), source })?;
         let watch = Stopwatch::start();
         let mut files = Vec::new();
         for (member, entry) in deposit.members.iter().enumerate() {
             let path = folder.join(file_name(&entry.file, member));
-            let restore = Restore {
-                deposit: &deposit,
-                member,
-                holders: &holders,
-                order,
-                devices: &devices,
-                meters,
-                notices: &self.notices,
-            };
-            restore_to(&restore, &path, entry.bytes)?;
+            restore_to(&restore, member, &path)?;
             files.push(path);
         }
         let stages = meters.snapshot();
@@ -320,8 +310,8 @@ impl Site {
             limiting_stage: limit(&stages),
             stages,
             keys: self.link_use(),
-            devices: devices.described(&[Kernel::Restore]),
-            notices: self.notices_with(&devices),
+            devices: restore.devices.described(&[Kernel::Restore]),
+            notices: self.notices_with(&restore.devices),
         })
     }
 
@@ -402,11 +392,12 @@ fn file_name(file: &str, member: usize) -> PathBuf {
     }
 }
 
-fn restore_to(restore: &Restore<'_>, path: &Path, bytes: u64) -> Result<(), Error> {
+fn restore_to(restore: &Restore<'_>, member: usize, path: &Path) -> Result<(), Error> {
+    let bytes = restore.deposit.members[member].bytes;
     let mut writer = StreamWriter::create(path, Some(bytes))?;
     let meter = restore.meters.add("write", 1);
     std::thread::scope(|scope| -> Result<(), Error> {
-        for chunk in restore.start(scope)?.starving(&meter) {
+        for chunk in restore.start(scope, member)?.starving(&meter) {
             let chunk = chunk.map_err(crate::pipeline::Error::Stage)?;
             let working = Stopwatch::start();
             let weight = chunk.len() as u64;

@@ -18,7 +18,6 @@ use crate::flow::{Flow, Meters, limiting_stage};
 use crate::pipeline::analyse::{Analyse, AnalyseReport, Calls};
 use crate::pipeline::deliver::{DeliverReport, Delivery, add_keys, add_origin};
 use crate::pipeline::intake::{FlowReader, Source};
-use crate::pipeline::restore::Restore;
 use crate::pipeline::share_out::ToShare;
 use crate::store::remote::kind;
 
@@ -80,8 +79,7 @@ impl Site {
         ploidy: u8,
         meters: &Meters,
     ) -> Result<(Calls, AnalyseReport), Error> {
-        let holders = self.holders(deposit)?;
-        let devices = self.devices_for(deposit.bytes())?;
+        let restore = self.restore(deposit, &ORDER, meters)?;
         let analyse = Analyse {
             sample: &deposit.name,
             engine,
@@ -100,20 +98,11 @@ impl Site {
         std::thread::scope(|scope| {
             let mut sources = Vec::new();
             for (member, entry) in deposit.members.iter().enumerate() {
-                let restore = Restore {
-                    deposit,
-                    member,
-                    holders: &holders,
-                    order: &ORDER,
-                    devices: &devices,
-                    meters,
-                    notices: &self.notices,
-                };
-                let bytes = restore.start(scope)?;
+                let bytes = restore.start(scope, member)?;
                 sources.push(Source { file: entry.file.clone(), role: entry.role, bytes });
             }
             let (calls, mut report) = analyse.run(scope, sources, None)?;
-            report.devices.splice(0..0, devices.described(&[Kernel::Restore]));
+            report.devices.splice(0..0, restore.devices.described(&[Kernel::Restore]));
             Ok((calls, report))
         })
     }
@@ -186,19 +175,9 @@ impl Site {
         permit: &Permit,
         meters: &Meters,
     ) -> Result<(Vec<u8>, FilterReport), Error> {
-        let holders = self.holders(deposit)?;
-        let devices = self.devices_for(deposit.bytes())?;
+        let restore = self.restore(deposit, &ORDER, meters)?;
         std::thread::scope(|scope| {
-            let restore = Restore {
-                deposit,
-                member: 0,
-                holders: &holders,
-                order: &ORDER,
-                devices: &devices,
-                meters,
-                notices: &self.notices,
-            };
-            let calls = FlowReader::new(restore.start(scope)?);
+            let calls = FlowReader::new(restore.start(scope, 0)?);
             let options = FilterOptions { threads: self.threads(), ..FilterOptions::default() };
             let mut vcf = Vec::new();
             let report = filter(calls, permit, &options, &mut vcf)?;
