@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use dsgd::device::assign::Assignment;
 use dsgd::engine::native::{Index, Native};
-use dsgd::engine::{AlignmentFormat, CallRequest, Engine, Room};
+use dsgd::engine::{AlignmentFormat, CallRequest, Engine};
 use dsgd::flow::{Flow, Meters};
+use dsgd::genome::Layout;
 use dsgd::genome::bgzf::Deflater;
 use dsgd::genome::fastq::FastqParser;
-use dsgd::genome::{Layout, ReadGroup};
 
 #[path = "../fuzz/checks/alignment.rs"]
 mod alignment;
@@ -143,27 +143,7 @@ fn alignments(format: AlignmentFormat) -> Vec<u8> {
     parser.finish(&mut batches).unwrap();
     let index = Arc::new(Index::build(&reference, 1).unwrap());
     let engine = Native::new(index, Assignment::cpu()).unwrap();
-    let group = ReadGroup {
-        id: "1".into(),
-        sample: "s".into(),
-        library: "l".into(),
-        unit: String::new(),
-        platform: "ILLUMINA".into(),
-    };
-    let request = CallRequest {
-        reference: &reference,
-        reference_path: std::path::Path::new("reference.fa"),
-        sample: "s".into(),
-        read_groups: vec![group],
-        ploidy: 2,
-        haploid: None,
-        gvcf: None,
-        regions: None,
-        threads: 1,
-        command_line: String::new(),
-        room: Room::default(),
-        format,
-    };
+    let request = CallRequest { format, ..CallRequest::new(&reference) };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", batches.into_iter().map(Ok));
     let mut out = Vec::new();

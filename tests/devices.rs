@@ -15,10 +15,10 @@ use dsgd::bench::sample::{Sample, SampleSettings};
 use dsgd::device::assign::Assignment;
 use dsgd::device::{BACKENDS, Device, Error, Kernel};
 use dsgd::engine::native::{Index, Native};
-use dsgd::engine::{AlignmentFormat, CallReport, CallRequest, Engine, Room};
+use dsgd::engine::{CallReport, CallRequest, Engine};
 use dsgd::flow::{Flow, Meters};
 use dsgd::genome::fastq::FastqParser;
-use dsgd::genome::{Layout, ReadBatch, ReadGroup};
+use dsgd::genome::{Layout, ReadBatch};
 use serde_json::Value;
 use watched::{Watch, Watched};
 
@@ -119,27 +119,8 @@ impl Small {
     /// Its calls, alignments and gVCF in one digest, by this assignment on so many threads.
     fn call(&self, devices: Arc<Assignment>, threads: usize) -> (blake3::Hash, CallReport) {
         let gvcf = std::sync::Mutex::new(Vec::new());
-        let group = ReadGroup {
-            id: "1".into(),
-            sample: "s".into(),
-            library: "l".into(),
-            unit: String::new(),
-            platform: "ILLUMINA".into(),
-        };
-        let request = CallRequest {
-            reference: &self.sample.reference,
-            reference_path: std::path::Path::new("reference.fa"),
-            sample: "s".into(),
-            read_groups: vec![group],
-            ploidy: 2,
-            haploid: None,
-            gvcf: Some(&gvcf),
-            regions: None,
-            threads,
-            command_line: "dsgd call".into(),
-            room: Room::default(),
-            format: AlignmentFormat::Bam,
-        };
+        let request =
+            CallRequest { gvcf: Some(&gvcf), threads, ..CallRequest::new(&self.sample.reference) };
         let (meters, mut vcf, mut bam) = (Meters::default(), Vec::new(), Vec::new());
         let reads = Flow::source(&meters, "reads", self.batches(50).into_iter().map(Ok));
         let engine = Native::new(Arc::clone(&self.index), devices).unwrap();

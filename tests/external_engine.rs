@@ -8,7 +8,7 @@ use std::process::Command;
 
 use dsgd::base::Chunk;
 use dsgd::engine::external::{External, ExternalSettings, Handover};
-use dsgd::engine::{AlignmentFormat, CallRequest, Engine, Room};
+use dsgd::engine::{CallRequest, Engine};
 use dsgd::flow::{Flow, Meters};
 use dsgd::genome::inflate::Inflate;
 use dsgd::genome::lanes::{Input, Lane, reads};
@@ -74,18 +74,11 @@ fn bwa_and_bcftools_find_the_known_variants() {
         platform: "ILLUMINA".into(),
     };
     let request = CallRequest {
-        reference: &reference,
         reference_path: &fasta,
         sample: "HG002".into(),
         read_groups: vec![group],
-        ploidy: 2,
-        haploid: None,
-        gvcf: None,
-        regions: None,
         threads: 2,
-        command_line: "dsgd call".into(),
-        room: Room::default(),
-        format: AlignmentFormat::Bam,
+        ..CallRequest::new(&reference)
     };
     let meters = Meters::default();
     let files = ["HG002_NIST_R1.fastq.gz", "HG002_NIST_R2.fastq.gz"];

@@ -43,6 +43,34 @@ pub struct CallRequest<'a> {
     pub format: AlignmentFormat,
 }
 
+impl<'a> CallRequest<'a> {
+    /// A request for the calls of a diploid sample, named `sample`, of one read group, everywhere, on one thread,
+    /// and for nothing else.
+    pub fn new(reference: &'a Reference) -> Self {
+        let group = ReadGroup {
+            id: "1".into(),
+            sample: "sample".into(),
+            library: "1".into(),
+            unit: String::new(),
+            platform: "ILLUMINA".into(),
+        };
+        Self {
+            reference,
+            reference_path: std::path::Path::new("reference.fa"),
+            sample: "sample".into(),
+            read_groups: vec![group],
+            ploidy: 2,
+            haploid: None,
+            gvcf: None,
+            regions: None,
+            threads: 1,
+            command_line: "dsgd call".into(),
+            room: Room::default(),
+            format: AlignmentFormat::default(),
+        }
+    }
+}
+
 /// A file format of alignments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AlignmentFormat {

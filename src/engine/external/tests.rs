@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::*;
-use crate::engine::{AlignmentFormat, Room};
 use crate::flow;
 use crate::genome::reads::ReadRange;
 use crate::genome::{ReadGroup, Reference};
@@ -58,7 +57,6 @@ fn run(
     change(&mut settings);
     let reference = Reference::default();
     let request = CallRequest {
-        reference: &reference,
         reference_path: Path::new("/ref.fa"),
         sample: "HG002".into(),
         read_groups: vec![ReadGroup {
@@ -68,14 +66,9 @@ fn run(
             unit: "1".into(),
             platform: "ILLUMINA".into(),
         }],
-        ploidy: 2,
-        haploid: None,
-        gvcf: None,
-        regions: None,
         threads: 3,
         command_line: "call".into(),
-        room: Room::default(),
-        format: AlignmentFormat::Bam,
+        ..CallRequest::new(&reference)
     };
     let (meters, mut out) = (Meters::default(), Vec::new());
     let reads = Flow::source(&meters, "reads", batches);

@@ -18,11 +18,11 @@ use super::simulate::mapper;
 use super::{Assignment, Index, Native};
 use crate::base::Chunk;
 use crate::base::clock::Stopwatch;
-use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
+use crate::engine::{CallRequest, Engine};
 use crate::flow::{Flow, Meters};
 use crate::genome::lanes::{Input, Lane, reads};
 use crate::genome::reads::ReadRange;
-use crate::genome::{Layout, ReadBatch, ReadGroup, Reference};
+use crate::genome::{Layout, ReadBatch, Reference};
 
 const BATCH_TEMPLATES: usize = 4096;
 
@@ -192,27 +192,7 @@ fn the_whole_engine_takes_its_time() {
     let engine = Native::new(index, Assignment::cpu()).unwrap();
     let set = std::env::var("DSGD_SIM_SET").unwrap_or("r1m".into());
     let [one, two] = [1, 2].map(|mate| input(&folder.join(format!("{set}_{mate}.fq"))));
-    let group = ReadGroup {
-        id: "lane".into(),
-        sample: "sample".into(),
-        library: "library".into(),
-        unit: String::new(),
-        platform: "ILLUMINA".into(),
-    };
-    let request = CallRequest {
-        reference: &reference,
-        reference_path: Path::new("reference.fa"),
-        sample: "sample".into(),
-        read_groups: vec![group],
-        ploidy: 2,
-        haploid: None,
-        gvcf: None,
-        regions: None,
-        threads: 2,
-        command_line: "dsgd call".into(),
-        room: Room::default(),
-        format: AlignmentFormat::Bam,
-    };
+    let request = CallRequest { threads: 2, ..CallRequest::new(&reference) };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, Lane::Pair(one, two))]));
     let mut vcf = Vec::new();

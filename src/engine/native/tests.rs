@@ -47,18 +47,11 @@ fn call_as(
         platform: "ILLUMINA".into(),
     };
     let request = CallRequest {
-        reference,
-        reference_path: std::path::Path::new("reference.fa"),
-        sample: "sample".into(),
         read_groups: vec![group("a", "one"), group("b", "one")],
-        ploidy: 2,
-        haploid: None,
-        gvcf: None,
-        regions: None,
         threads,
-        command_line: "dsgd call".into(),
         room,
         format,
+        ..CallRequest::new(reference)
     };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", batches.into_iter().map(Ok));
@@ -234,20 +227,7 @@ fn an_index_of_another_reference_is_refused() {
     let index = Arc::new(Index::build(&reference_of(&[vec![0; 50]]), 1).unwrap());
     let engine = Native::new(index, Assignment::cpu()).unwrap();
     let reference = genome();
-    let request = CallRequest {
-        reference: &reference,
-        reference_path: std::path::Path::new("reference.fa"),
-        sample: "sample".into(),
-        read_groups: Vec::new(),
-        ploidy: 2,
-        haploid: None,
-        gvcf: None,
-        regions: None,
-        threads: 1,
-        command_line: String::new(),
-        room: Room::default(),
-        format: AlignmentFormat::Bam,
-    };
+    let request = CallRequest::new(&reference);
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", std::iter::empty());
     let refused = engine.call(&request, reads, &meters, &mut Vec::new(), None);

@@ -10,7 +10,7 @@ use crate::base::Chunk;
 use crate::device::assign::Assignment;
 use crate::engine::compare::{Calibration, Comparison, compare};
 use crate::engine::native::{Index, Native};
-use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
+use crate::engine::{CallRequest, Engine};
 use crate::flow::{Flow, Meters};
 use crate::genome::inflate::InflateReader;
 use crate::genome::lanes::{Input, Lane, reads};
@@ -84,18 +84,10 @@ fn measure(
     let threads = 2;
     let gvcf = Mutex::new(Vec::new());
     let request = CallRequest {
-        reference: &reference,
-        reference_path: Path::new("reference.fa"),
-        sample: "sample".into(),
         read_groups: (0..lanes.len()).map(group).collect(),
-        ploidy: 2,
-        haploid: None,
         gvcf: Some(&gvcf),
-        regions: None,
         threads,
-        command_line: "dsgd call".into(),
-        room: Room::default(),
-        format: AlignmentFormat::Bam,
+        ..CallRequest::new(&reference)
     };
     let pairs = lanes.iter().map(|files| files.map(|file| input(&folder.join(file))));
     let lanes: Vec<_> =

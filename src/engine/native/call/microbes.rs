@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -11,13 +10,13 @@ use super::accuracy::{input, shared, text};
 use crate::device::assign::Assignment;
 use crate::engine::compare::compare;
 use crate::engine::native::{Index, Native};
-use crate::engine::{AlignmentFormat, CallRequest, Engine, Room};
+use crate::engine::{CallRequest, Engine};
 use crate::flow::{Flow, Meters};
 use crate::genome::inflate::InflateReader;
 use crate::genome::lanes::{Lane, reads};
 use crate::genome::region::Region;
 use crate::genome::vcf::read_variants;
-use crate::genome::{ReadGroup, Reference, Variant};
+use crate::genome::{Reference, Variant};
 
 /// Least QUAL of the other caller's sites that count as confident.
 const CONFIDENT: f32 = 30.0;
@@ -26,28 +25,9 @@ const CONFIDENT_DEPTH: u32 = 10;
 
 /// The calls that pass, and the text of the gVCF.
 fn called(reference: &Reference, lane: Lane<'_>) -> (Vec<Variant>, String) {
-    let group = ReadGroup {
-        id: "lane".into(),
-        sample: "sample".into(),
-        library: "library".into(),
-        unit: String::new(),
-        platform: "ILLUMINA".into(),
-    };
     let gvcf = Mutex::new(Vec::new());
-    let request = CallRequest {
-        reference,
-        reference_path: Path::new("reference.fa"),
-        sample: "sample".into(),
-        read_groups: vec![group],
-        ploidy: 1,
-        haploid: None,
-        gvcf: Some(&gvcf),
-        regions: None,
-        threads: 2,
-        command_line: "dsgd call".into(),
-        room: Room::default(),
-        format: AlignmentFormat::Bam,
-    };
+    let request =
+        CallRequest { ploidy: 1, gvcf: Some(&gvcf), threads: 2, ..CallRequest::new(reference) };
     let meters = Meters::default();
     let reads = Flow::source(&meters, "reads", reads(vec![(0, lane)]));
     let index = Arc::new(Index::build(reference, 2).unwrap());
