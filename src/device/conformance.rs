@@ -2,8 +2,7 @@
 //!
 //! The suite of the tests, and of `dsgd device check` on a machine that the tests never saw.
 
-#[cfg(test)]
-pub(super) mod double;
+pub mod double;
 mod jobs;
 #[cfg(test)]
 mod simulated;

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use dsgd::base::ShareLetter;
-use dsgd::device::table::{Genome, Resident, SeedTable};
+use dsgd::device::conformance::double::{Double, Given};
+use dsgd::device::table::Resident;
 use dsgd::device::{Device, Error, Kernel, Queue};
-use dsgd::kernel::otp::{BLOCK_BYTES, Pad};
-use dsgd::kernel::{align, pack, pairhmm, ungapped};
 
 /// What happened to a device.
 #[derive(Clone, Default)]
@@ -69,8 +67,10 @@ impl Device for Watched {
     }
 
     fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
-        let (queue, watch) = (self.device.queue(piece_bytes)?, self.watch.clone());
-        Ok(Box::new(WatchedQueue { queue, watch, name: self.device.name() }))
+        let (queue, watch, name) =
+            (self.device.queue(piece_bytes)?, self.watch.clone(), self.name());
+        let hook = move |kernel: Kernel, _: Given<'_>| watch.launch(name, kernel);
+        Ok(Box::new(Double { queue, hook }))
     }
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
@@ -89,94 +89,5 @@ impl Device for Watched {
 
     fn room(&self, wanted: u64) -> u64 {
         self.device.room(wanted)
-    }
-}
-
-struct WatchedQueue {
-    queue: Box<dyn Queue>,
-    watch: Watch,
-    name: &'static str,
-}
-
-impl WatchedQueue {
-    fn on(&mut self, kernel: Kernel) -> Result<&mut dyn Queue, Error> {
-        self.watch.launch(self.name, kernel)?;
-        Ok(self.queue.as_mut())
-    }
-}
-
-impl Queue for WatchedQueue {
-    fn split(&mut self, s: &mut [u8], random: &[u8], b: &mut [u8]) -> Result<(), Error> {
-        self.on(Kernel::Split)?.split(s, random, b)
-    }
-
-    fn restore(
-        &mut self,
-        first: &mut [u8],
-        second: &[u8],
-        letters: (ShareLetter, ShareLetter),
-    ) -> Result<(), Error> {
-        self.on(Kernel::Restore)?.restore(first, second, letters)
-    }
-
-    fn rebuild(
-        &mut self,
-        first: &mut [u8],
-        second: &[u8],
-        letters: (ShareLetter, ShareLetter),
-    ) -> Result<(), Error> {
-        self.on(Kernel::Rebuild)?.rebuild(first, second, letters)
-    }
-
-    fn xor(&mut self, data: &mut [u8], pad: &[u8]) -> Result<(), Error> {
-        self.on(Kernel::Xor)?.xor(data, pad)
-    }
-
-    fn seal(
-        &mut self,
-        data: &mut [u8],
-        pad: Pad<'_>,
-        key: &[u8; BLOCK_BYTES],
-    ) -> Result<[u8; BLOCK_BYTES], Error> {
-        self.on(Kernel::Seal)?.seal(data, pad, key)
-    }
-
-    fn open(
-        &mut self,
-        data: &mut [u8],
-        pad: Pad<'_>,
-        key: &[u8; BLOCK_BYTES],
-    ) -> Result<[u8; BLOCK_BYTES], Error> {
-        self.on(Kernel::Open)?.open(data, pad, key)
-    }
-
-    fn align(
-        &mut self,
-        pairs: &[align::Pair<'_>],
-        scores: &align::Scores,
-    ) -> Result<Vec<Option<align::Placement>>, Error> {
-        self.on(Kernel::Align)?.align(pairs, scores)
-    }
-
-    fn pairhmm(&mut self, batch: &pairhmm::Batch<'_>) -> Result<Vec<i32>, Error> {
-        self.on(Kernel::Pairhmm)?.pairhmm(batch)
-    }
-
-    fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
-        self.on(Kernel::Pack)?.pack(reads)
-    }
-
-    fn ungapped(
-        &mut self,
-        genome: &Genome,
-        reads: &[pack::ReadWord],
-        jobs: &[ungapped::Job],
-        scores: &align::Scores,
-    ) -> Result<Vec<ungapped::Segment>, Error> {
-        self.on(Kernel::Ungapped)?.ungapped(genome, reads, jobs, scores)
-    }
-
-    fn lookup(&mut self, table: &SeedTable, hashes: &[u64]) -> Result<Vec<(u32, u32)>, Error> {
-        self.on(Kernel::Lookup)?.lookup(table, hashes)
     }
 }

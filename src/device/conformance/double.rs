@@ -1,4 +1,5 @@
-//! A queue for tests: another queue does the work, and a hook sees what it gave before the caller does.
+//! A queue for tests of what works through queues: another queue does the work, and a hook sees what it gave
+//! before the caller does.
 
 use crate::base::ShareLetter;
 use crate::device::table::{Genome, SeedTable};
@@ -7,20 +8,27 @@ use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
 
 /// What a call gave: a hook may change it.
-pub(in crate::device) enum Given<'a> {
+pub enum Given<'a> {
     /// What was worked on in place, then what else was written.
     Bytes(&'a mut [u8], &'a mut [u8]),
+    /// Of [`Queue::align`].
     Alignments(&'a mut [Option<align::Placement>]),
+    /// Of [`Queue::pairhmm`].
     Penalties(&'a mut [i32]),
+    /// Of [`Queue::pack`].
     Packed(&'a mut [pack::Packed]),
+    /// Of [`Queue::ungapped`].
     Segments(&'a mut [ungapped::Segment]),
+    /// Of [`Queue::lookup`].
     Entries(&'a mut [(u32, u32)]),
 }
 
 /// A queue with a hook; the hook's error becomes the call's.
-pub(in crate::device) struct Double<H> {
-    pub(in crate::device) queue: Box<dyn Queue>,
-    pub(in crate::device) hook: H,
+pub struct Double<H> {
+    /// What does the work.
+    pub queue: Box<dyn Queue>,
+    /// Gets which kernel it was and what it gave.
+    pub hook: H,
 }
 
 impl<H: FnMut(Kernel, Given<'_>) -> Result<(), Error> + Send> Queue for Double<H> {
