@@ -7,6 +7,23 @@
 use super::keystream::clear_stack;
 use crate::kernel::chacha20 as twin;
 
+/// The rounds of section 2.3 on vectors `x`, with the quarter round `q`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! rounds {
+    ($q:ident, $x:ident) => {
+        for _ in 0..10 {
+            $q(&mut $x, 0, 4, 8, 12);
+            $q(&mut $x, 1, 5, 9, 13);
+            $q(&mut $x, 2, 6, 10, 14);
+            $q(&mut $x, 3, 7, 11, 15);
+            $q(&mut $x, 0, 5, 10, 15);
+            $q(&mut $x, 1, 6, 11, 12);
+            $q(&mut $x, 2, 7, 8, 13);
+            $q(&mut $x, 3, 4, 9, 14);
+        }
+    };
+}
+
 #[cfg(target_arch = "aarch64")]
 mod arm;
 
@@ -68,22 +85,6 @@ mod x86 {
     use zeroize::Zeroize;
 
     use crate::kernel::chacha20::{BLOCK_BYTES, state};
-
-    /// The rounds of section 2.3 on vectors `x`, with the quarter round `q`.
-    macro_rules! rounds {
-        ($q:ident, $x:ident) => {
-            for _ in 0..10 {
-                $q(&mut $x, 0, 4, 8, 12);
-                $q(&mut $x, 1, 5, 9, 13);
-                $q(&mut $x, 2, 6, 10, 14);
-                $q(&mut $x, 3, 7, 11, 15);
-                $q(&mut $x, 0, 5, 10, 15);
-                $q(&mut $x, 1, 6, 11, 12);
-                $q(&mut $x, 2, 7, 8, 13);
-                $q(&mut $x, 3, 4, 9, 14);
-            }
-        };
-    }
 
     const STEP_512: usize = 16 * BLOCK_BYTES;
     const STEP_256: usize = 8 * BLOCK_BYTES;

@@ -21,6 +21,12 @@ pub mod secret_pages;
 pub mod share;
 pub mod ungapped;
 
+/// Whether this processor has AVX-512 for bytes and words, for vectors of every length.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl")
+}
+
 /// The processor this program runs on: always there.
 struct Cpu;
 

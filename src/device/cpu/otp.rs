@@ -1,5 +1,6 @@
 //! One-time pad and universal hash in one pass, as fast as this CPU can: the forms of
 //! [`crate::kernel::otp`].
+#![allow(unsafe_code)]
 
 use zeroize::Zeroize;
 
@@ -11,6 +12,11 @@ use crate::kernel::otp::{BLOCK_BYTES, Pad};
 mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+#[cfg(target_arch = "aarch64")]
+use arm as vectors;
+#[cfg(target_arch = "x86_64")]
+use x86 as vectors;
 
 /// How many blocks are multiplied by their power of the key before one reduction.
 const STRIDE_BLOCKS: usize = 64;
@@ -80,13 +86,9 @@ impl HashKey {
     fn with_form(key: &[u8; BLOCK_BYTES], form: Form) -> Self {
         let mut powers = Box::new(Powers([0; STRIDE_BLOCKS + SPARE_BLOCKS]));
         powers.0[STRIDE_BLOCKS - 1] = u128::from_le_bytes(*key);
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if form != Form::Portable {
-            x86::fill_powers(&mut powers);
-        }
-        #[cfg(target_arch = "aarch64")]
-        if form != Form::Portable {
-            arm::fill_powers(&mut powers);
+            vectors::fill_powers(&mut powers);
         }
         Self { powers, form }
     }
@@ -158,14 +160,28 @@ impl<'k> Hash<'k> {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     fn vector(&mut self, work: Work<'_>) {
-        self.state = x86::run(self.key, self.state, work);
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    fn vector(&mut self, work: Work<'_>) {
-        self.state = arm::run(self.key, self.state, work);
+        use vectors::run;
+        let (key, state) = (self.key, self.state);
+        self.state = match work {
+            Work::Hash(data) => {
+                let (begin, len) = (data.as_ptr(), data.len());
+                // SAFETY: `data` is readable for its length; hashing never writes through the pointer
+                // and never reads the pad.
+                unsafe { run::<HASH>(key, state, begin.cast_mut(), begin, len) }
+            }
+            Work::Seal(data, pad) => {
+                let pad = &pad[..data.len()];
+                // SAFETY: `data` is writable and `pad` readable for the length of `data`.
+                unsafe { run::<SEAL>(key, state, data.as_mut_ptr(), pad.as_ptr(), data.len()) }
+            }
+            Work::Open(data, pad) => {
+                let pad = &pad[..data.len()];
+                // SAFETY: as above.
+                unsafe { run::<OPEN>(key, state, data.as_mut_ptr(), pad.as_ptr(), data.len()) }
+            }
+        };
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -173,6 +189,14 @@ impl<'k> Hash<'k> {
         unreachable!("this processor has no vector form");
     }
 }
+
+/// `HOW` of the loops over vectors: hash only, encrypt then hash, hash then decrypt.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const HASH: u8 = 0;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const SEAL: u8 = 1;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const OPEN: u8 = 2;
 
 /// What to do with the bytes on their way into the hash.
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]

@@ -40,12 +40,10 @@ impl Form {
     /// The forms that this processor can run, the widest first.
     fn available() -> impl Iterator<Item = Form> {
         #[cfg(target_arch = "x86_64")]
-        let wide = {
-            let avx512 =
-                is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
-            let avx2 = is_x86_feature_detected!("avx2");
-            [avx512.then_some(Form::Avx512), avx2.then_some(Form::Avx2)]
-        };
+        let wide = [
+            super::has_avx512().then_some(Form::Avx512),
+            is_x86_feature_detected!("avx2").then_some(Form::Avx2),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let wide: [Option<Form>; 0] = [];
         wide.into_iter().flatten().chain([Form::Baseline])

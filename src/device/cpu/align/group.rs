@@ -178,8 +178,7 @@ impl<T: Cell, const LANES: usize> Group<T, LANES> {
         ) {
             group.fill(plan, pairs, jobs);
         }
-        let there = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
-        there.then(|| Self::by(fill))
+        crate::device::cpu::has_avx512().then(|| Self::by(fill))
     }
 
     /// With steps whose instructions the processor has.

@@ -57,7 +57,7 @@ pub fn fill(query: &[u8], target: &[u8], scores: &Scores, matrix: &mut Matrix, r
         fn avx2(q: &[u8], t: &[u8], s: &Scores, m: &mut Matrix, r: &mut Rows) {
             fill_by_rows(q, t, s, m, r);
         }
-        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+        if crate::device::cpu::has_avx512() {
             // SAFETY: the processor has these instructions, as asked just now.
             return unsafe { avx512(query, target, scores, matrix, rows) };
         }

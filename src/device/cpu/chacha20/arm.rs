@@ -57,16 +57,7 @@ fn rotate<const LEFT: i32, const RIGHT: i32>(v: uint32x4_t) -> uint32x4_t {
 #[target_feature(enable = "neon")]
 fn blocks(first: &[uint32x4_t; 16], out: &mut [u8; STEP_BYTES]) {
     let mut x = *first;
-    for _ in 0..10 {
-        quarter(&mut x, 0, 4, 8, 12);
-        quarter(&mut x, 1, 5, 9, 13);
-        quarter(&mut x, 2, 6, 10, 14);
-        quarter(&mut x, 3, 7, 11, 15);
-        quarter(&mut x, 0, 5, 10, 15);
-        quarter(&mut x, 1, 6, 11, 12);
-        quarter(&mut x, 2, 7, 8, 13);
-        quarter(&mut x, 3, 4, 9, 14);
-    }
+    rounds!(quarter, x);
     for (word, first) in x.iter_mut().zip(first) {
         *word = vaddq_u32(*word, *first);
     }

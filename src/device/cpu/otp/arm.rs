@@ -6,12 +6,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{BLOCK_BYTES, HashKey, Powers, STRIDE_BLOCKS, Work};
-
-/// `HOW` of the loops: hash only, encrypt then hash, hash then decrypt.
-const HASH: u8 = 0;
-const SEAL: u8 = 1;
-const OPEN: u8 = 2;
+use super::{BLOCK_BYTES, HASH, HashKey, Powers, SEAL, STRIDE_BLOCKS};
 
 /// The feature of this name has PMULL too.
 pub(super) fn can_run() -> bool {
@@ -25,31 +20,19 @@ pub(super) fn fill_powers(powers: &mut Powers) {
     unsafe { fill(powers) }
 }
 
-/// Takes the bytes of `work` into the hash `state`, and gives the new state.
-pub(super) fn run(key: &HashKey, state: u128, work: Work<'_>) -> u128 {
-    match work {
-        // Hashing never writes through the pointer and never reads the pad.
-        Work::Hash(data) => {
-            let (begin, len) = (data.as_ptr(), data.len());
-            // SAFETY: a key has this form only where the CPU can run it; `data` is readable for its
-            // length, and HASH asks for no more.
-            unsafe { strides::<HASH>(&key.powers, state, begin.cast_mut(), begin, len) }
-        }
-        Work::Seal(data, pad) => {
-            let pad = &pad[..data.len()];
-            // SAFETY: as above; `data` is writable and `pad` readable for the length of `data`.
-            unsafe {
-                strides::<SEAL>(&key.powers, state, data.as_mut_ptr(), pad.as_ptr(), data.len())
-            }
-        }
-        Work::Open(data, pad) => {
-            let pad = &pad[..data.len()];
-            // SAFETY: as above.
-            unsafe {
-                strides::<OPEN>(&key.powers, state, data.as_mut_ptr(), pad.as_ptr(), data.len())
-            }
-        }
-    }
+/// Takes bytes into the hash `state`, sealed or opened as `HOW` says, and gives the new state.
+///
+/// # Safety
+/// `data` must be readable for `len` bytes and, unless `HOW` is `HASH`, writable, with `pad` readable.
+pub(super) unsafe fn run<const HOW: u8>(
+    key: &HashKey,
+    state: u128,
+    data: *mut u8,
+    pad: *const u8,
+    len: usize,
+) -> u128 {
+    // SAFETY: a key has this form only where the CPU can run it; the pointers are the caller's word.
+    unsafe { strides::<HOW>(&key.powers, state, data, pad, len) }
 }
 
 /// # Safety

@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_BYTES, Form, HashKey, Powers, STRIDE_BLOCKS, Work};
+use super::{BLOCK_BYTES, Form, HASH, HashKey, Powers, SEAL, STRIDE_BLOCKS};
 
 /// Bytes of one AVX-512 vector.
 const VECTOR_BYTES: usize = 64;
@@ -17,11 +17,6 @@ const STRIDE_BYTES: usize = STRIDE_BLOCKS * BLOCK_BYTES;
 const FOUR_BYTES: usize = 4 * VECTOR_BYTES;
 /// How far ahead lines are asked for: the processor's own prefetching ends at each page.
 const AHEAD_BYTES: usize = 2048;
-
-/// `HOW` of the loops: hash only, encrypt then hash, hash then decrypt.
-const HASH: u8 = 0;
-const SEAL: u8 = 1;
-const OPEN: u8 = 2;
 
 pub(super) fn can_run_wide() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -41,32 +36,11 @@ pub(super) fn fill_powers(powers: &mut Powers) {
     unsafe { fill_powers_narrow(powers) }
 }
 
-/// Takes the bytes of `work` into the hash `state`, and gives the new state.
-pub(super) fn run(key: &HashKey, state: u128, work: Work<'_>) -> u128 {
-    match work {
-        // Hashing never writes through the pointer and never reads the pad.
-        Work::Hash(data) => {
-            // SAFETY: `data` is readable for its length; HASH asks for no more.
-            unsafe {
-                chosen::<HASH>(key, state, data.as_ptr().cast_mut(), data.as_ptr(), data.len())
-            }
-        }
-        Work::Seal(data, pad) => {
-            let pad = &pad[..data.len()];
-            // SAFETY: `data` is writable and `pad` readable for the length of `data`.
-            unsafe { chosen::<SEAL>(key, state, data.as_mut_ptr(), pad.as_ptr(), data.len()) }
-        }
-        Work::Open(data, pad) => {
-            let pad = &pad[..data.len()];
-            // SAFETY: `data` is writable and `pad` readable for the length of `data`.
-            unsafe { chosen::<OPEN>(key, state, data.as_mut_ptr(), pad.as_ptr(), data.len()) }
-        }
-    }
-}
-
+/// Takes bytes into the hash `state`, sealed or opened as `HOW` says, and gives the new state.
+///
 /// # Safety
 /// `data` must be readable for `len` bytes and, unless `HOW` is `HASH`, writable, with `pad` readable.
-unsafe fn chosen<const HOW: u8>(
+pub(super) unsafe fn run<const HOW: u8>(
     key: &HashKey,
     state: u128,
     data: *mut u8,

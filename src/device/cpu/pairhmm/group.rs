@@ -88,8 +88,7 @@ impl Group<Avx512, 32> {
         ) -> [i32; 32] {
             group.run_rows(batch, tables, jobs)
         }
-        let there = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
-        there.then(|| Self::by(run))
+        crate::device::cpu::has_avx512().then(|| Self::by(run))
     }
 }
 
