@@ -215,7 +215,7 @@ impl Namespace {
             output.is_ok_and(|output| output.status.success())
         };
         // What a run before this one has left must not stand in the way.
-        let [outer, far] = [1, 2].map(|end| namespace.outer(end));
+        let [outer, far] = [1, 2].map(outer);
         let made = ip(&["netns", "add", name])
             && ip(&["-n", name, "link", "set", "lo", "up"])
             && ip(&["link", "add", &veth, "type", "veth", "peer", "name", "v0", "netns", name])
@@ -226,17 +226,26 @@ impl Namespace {
         made.then_some(namespace)
     }
 
-    /// The address of one end of the pair: of a network that this process alone uses.
-    fn outer(&self, end: u8) -> Ipv4Addr {
-        let [.., high, low] = (std::process::id() % 16_000 * 4).to_be_bytes();
-        Ipv4Addr::new(100, 64 + high % 64, high / 64 * 8, (low & !3) + end)
-    }
-
     fn run(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, env!("CARGO_BIN_EXE_dsgd")]);
         command
     }
+}
+
+/// The address of one end of the pair: of a network that this process alone uses.
+fn outer(end: u8) -> Ipv4Addr {
+    own_address([100, 64], end)
+}
+
+/// The address of one end of the tunnel, of such a network, too.
+fn inner(end: u8) -> Ipv4Addr {
+    own_address([10, 128], end)
+}
+
+fn own_address([first, second]: [u8; 2], end: u8) -> Ipv4Addr {
+    let [.., high, low] = (std::process::id() % 16_000 * 4).to_be_bytes();
+    Ipv4Addr::new(first, second + high % 64, high / 64 * 8, (low & !3) + end)
 }
 
 impl Drop for Namespace {
@@ -286,8 +295,8 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
     let folder = two_sites("otp");
     let mut listen = namespace.run();
     listen.arg("--json").arg("-c").arg(config(folder.path(), "two"));
-    listen.args(["tunnel", "listen", "one", "--address", &format!("{}:0", namespace.outer(2))]);
-    listen.args(["--device", "dsgdb", "--inner", "10.208.7.2/30"]);
+    listen.args(["tunnel", "listen", "one", "--address", &format!("{}:0", outer(2))]);
+    listen.args(["--device", "dsgdb", "--inner", &format!("{}/30", inner(2))]);
     let mut listening = Running::start(&mut listen);
     let address = listening.document()["address"].as_str().unwrap().to_owned();
 
@@ -295,7 +304,7 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
     let mut call = dsgd();
     call.arg("-c").arg(config(folder.path(), "one"));
     call.args(["tunnel", "call", "two", "--address", &address, "--device", &device]);
-    call.args(["--inner", "10.208.7.1/30"]);
+    call.args(["--inner", &format!("{}/30", inner(1))]);
     let calling = Running::start(&mut call);
 
     let until = AtomicBool::new(false);
@@ -303,7 +312,7 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
     let text = b"this text is carried within the tunnel and is not to be seen outside of it";
     thread::scope(|scope| {
         let ending = Until(&until);
-        let ends = [1, 2].map(|end| namespace.outer(end));
+        let ends = [1, 2].map(outer);
         let captured = scope.spawn({
             let until = &until;
             move || capture(ends, until)
@@ -311,12 +320,13 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
         // A connection from the far end to a listener at the inner address of this one.
         let server = (0..300).find_map(|_| {
             thread::sleep(Duration::from_millis(100));
-            TcpListener::bind("10.208.7.1:5443").ok()
+            TcpListener::bind((inner(1), 5443)).ok()
         });
         let server = server.expect("the device has its address");
         let far = scope.spawn(|| {
             let program = format!(
-                "exec 3<>/dev/tcp/10.208.7.1/5443; printf '%s' '{}' >&3; cat <&3",
+                "exec 3<>/dev/tcp/{}/5443; printf '%s' '{}' >&3; cat <&3",
+                inner(1),
                 String::from_utf8_lossy(text)
             );
             let mut command = Command::new("ip");
@@ -324,7 +334,7 @@ fn a_tunnel_carries_ip_and_shows_nothing_of_it() {
             command.output().unwrap()
         });
         let (mut stream, from) = server.accept().unwrap();
-        assert_eq!(from.ip().to_string(), "10.208.7.2");
+        assert_eq!(from.ip(), inner(2));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut got = vec![0; text.len()];
         stream.read_exact(&mut got).unwrap();

@@ -173,7 +173,8 @@ impl LocalSites {
             let kind = if holds { plan.store.as_str() } else { "dir" };
             add(format!("[[store]]\nname = \"tommo\"\nkind = \"{kind}\""));
             if kind == "volume" {
-                add("bytes = \"8GiB\"".into());
+                // No more comes in than there are keys for.
+                add(format!("bytes = {}", plan.stock.0.min(8 << 30)));
             }
             add(format!("path = \"{owner}/shares\""));
         }
