@@ -412,6 +412,10 @@ fn a_corrupt_share_is_found_named_and_mended() {
     assert!(!text(&output.stderr).contains("corrupt"));
     let output = world.assert_restores("s1", &[]);
     assert!(text(&output.stderr).contains("stripe 0 is corrupt"), "{}", text(&output.stderr));
+    // Where no third share may be used, the error says what is wrong with the second.
+    let refused = world.run(&["get", "s1", "--output", "x", "--shares", "bc"]);
+    assert_eq!(refused.status.code(), Some(76));
+    assert!(!text(&refused.stderr).contains("do not fit"), "{}", text(&refused.stderr));
     let verified = world.run(&["store", "verify", "s1"]);
     assert_eq!(verified.status.code(), Some(76), "{}", text(&verified.stderr));
     world.good(&["store", "repair", "s1"]);

@@ -215,11 +215,11 @@ impl Stage for Combine {
                 None => self.decode(number, restored.next().expect("one for each pair")),
                 Some((error, lost, Some(good))) => {
                     self.rescue.report(lost, number, &error);
-                    self.rescue.stripe(&self.codec, number, vec![good])
+                    self.rescue.stripe(&self.codec, number, vec![good], Some(error))
                 }
-                Some((error, _, None)) => return Err(flow::Error::in_stage(Self::NAME, error)),
+                Some((error, _, None)) => Err(flow::Error::in_stage(Self::NAME, error)),
             };
-            let (chunk, content) = decoded.map_err(failed)?;
+            let (chunk, content) = decoded?;
             if content.last != (number + 1 == self.stripes) {
                 return Err(failed(share::Error::Manipulated { stripe: number }));
             }
@@ -235,13 +235,13 @@ impl Combine {
         &mut self,
         number: u64,
         restored: Result<Chunk, share::Error>,
-    ) -> Result<(Chunk, Content), share::Error> {
+    ) -> flow::Result<(Chunk, Content)> {
         let decoded = restored.and_then(|mut chunk| {
             let content = self.codec.decode(&mut chunk)?;
             Ok((chunk, content))
         });
         // The code has found what digests would have; they say which share it was.
-        decoded.or_else(|_| self.rescue.stripe(&self.codec, number, Vec::new()))
+        decoded.or_else(|_| self.rescue.stripe(&self.codec, number, Vec::new(), None))
     }
 }
 
@@ -274,18 +274,26 @@ struct Rescue {
 }
 
 impl Rescue {
-    /// The stripe from any two shares that fit; `have` are those at hand.
+    /// The stripe from any two shares that fit; `have` are those at hand, `missing` says why another
+    /// could not be read.
     fn stripe(
         &mut self,
         codec: &Codec,
         number: u64,
         mut have: Vec<(ShareLetter, Chunk)>,
-    ) -> Result<(Chunk, Content), share::Error> {
+        mut missing: Option<store::Error>,
+    ) -> flow::Result<(Chunk, Content)> {
         for letter in self.letters.clone() {
             if have.iter().any(|(at_hand, _)| *at_hand == letter) {
                 continue;
             }
-            let Some(chunk) = self.read(letter, number) else { continue };
+            let chunk = match self.read(letter, number) {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    missing = missing.or(error);
+                    continue;
+                }
+            };
             for (other, partner) in &have {
                 let copy = Chunk::from_bytes(number, &chunk);
                 if let Ok(decoded) = decode(codec, copy, partner, (letter, *other)) {
@@ -295,13 +303,17 @@ impl Rescue {
             }
             have.push((letter, chunk));
         }
-        Err(share::Error::Manipulated { stripe: number })
+        Err(match missing {
+            Some(error) if have.len() < 2 => flow::Error::in_stage(Combine::NAME, error),
+            _ => failed(share::Error::Manipulated { stripe: number }),
+        })
     }
 
-    fn read(&mut self, letter: ShareLetter, number: u64) -> Option<Chunk> {
+    /// A stripe of a share. Why it cannot be read is reported, and given if it was not before.
+    fn read(&mut self, letter: ShareLetter, number: u64) -> Result<Chunk, Option<store::Error>> {
         let place = letter as usize;
         if self.lost[place] {
-            return None;
+            return Err(None);
         }
         if self.readers[place].is_none() {
             match self.holders[place].open(&self.deposit.share(self.member, letter)) {
@@ -309,17 +321,15 @@ impl Rescue {
                 Err(error) => {
                     self.report(letter, number, &error);
                     self.lost[place] = true;
-                    return None;
+                    return Err(Some(error));
                 }
             }
         }
-        match self.readers[place].as_mut()?.read(number) {
-            Ok(chunk) => Some(chunk),
-            Err(error) => {
-                self.report(letter, number, &error);
-                None
-            }
-        }
+        let reader = self.readers[place].as_mut().ok_or(None)?;
+        reader.read(number).map_err(|error| {
+            self.report(letter, number, &error);
+            Some(error)
+        })
     }
 
     /// Says why a stripe could not be read; a holder that is gone is named once.
