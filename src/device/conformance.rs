@@ -214,7 +214,6 @@ fn check_at(device: &dyn Device, sizes: &[(usize, usize, usize)]) -> Outcome {
 }
 
 /// A short check of a queue that stands before `device`.
-#[cfg(test)]
 pub(super) fn check_queue(device: &dyn Device, queue: &mut dyn Queue) -> Outcome {
     let tables = jobs::tables(device, &mut Noise(77)).map_err(|error| error.to_string())?;
     check(&tables, queue, 1, 4096)

@@ -112,6 +112,11 @@ impl Cards {
         cards.join(", ")
     }
 
+    /// Whether none is left.
+    pub(super) fn have_failed(&self) -> bool {
+        self.cards.iter().all(Card::is_lost)
+    }
+
     /// Whether they are those of the simulated driver, `kernels/shim/driver.cpp`.
     pub(super) fn are_simulated(&self) -> bool {
         self.cards.iter().all(|card| card.model == "simulated card")
