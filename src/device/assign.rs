@@ -211,13 +211,11 @@ impl Assignment {
             notices.push(format!("device '{}' ({}) {answers}", again.name, again.model));
             notices.extend(again.device().and_then(|device| crowded(device.as_ref())));
             for choice in choices.iter_mut().filter(|choice| choice.device == again.name) {
-                choice.reason = choice.reason.replace(&used.model, &again.model);
+                let before = choice.reason.strip_suffix(&used.model);
+                choice.reason = before.unwrap_or(&choice.reason).to_owned() + &again.model;
             }
-            for kernel in
-                Kernel::ALL.into_iter().filter(|it| self.places[*it as usize] == Some(place))
-            {
-                withdrawn &= !(1 << kernel as u32);
-            }
+            let own = self.places.iter().enumerate().filter(|(_, of)| **of == Some(place));
+            own.for_each(|(kernel, _)| withdrawn &= !(1 << kernel));
             *used = Arc::new(again);
         }
         let (withdrawn, places) = (AtomicU32::new(withdrawn), self.places);

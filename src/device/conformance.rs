@@ -1,6 +1,7 @@
 //! Every kernel on a device against its scalar twin: edges, then random shapes.
 //!
-//! The suite of the tests, and of `dsgd device check` on a machine that the tests never saw.
+//! The suite of the tests, of `dsgd device check` on a machine that the tests never saw, and of devices that were
+//! lost and may be back.
 
 pub mod double;
 mod jobs;

@@ -48,11 +48,11 @@ const SOURCES: [&str; FUNCTIONS.len()] = [
     source!("lookup"),
 ];
 
-/// Opens all cards: found once a process, and again when every one of them has failed.
+/// Opens all cards: found once a process, and again when one of them has failed.
 pub(super) fn open() -> Result<Box<dyn Device>, Error> {
     static CARDS: Mutex<Option<Arc<Cards>>> = Mutex::new(None);
     let mut known = CARDS.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.as_ref().is_some_and(|cards| cards.have_failed()) {
+    if known.as_ref().is_some_and(|cards| cards.has_failed()) {
         // First of all: a card's context, and its failure, stay while anything is left of it.
         *known = None;
     }

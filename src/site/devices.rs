@@ -21,7 +21,8 @@ pub(super) struct InUse {
 
 impl Site {
     /// Which device does what here; chosen at the first call, which takes up to seconds where there are cards.
-    /// The first call of a daemon's request tries what was lost before it again ([`Assignment::renewed`]).
+    /// The first call of a daemon's request tries what was lost before it again ([`Assignment::renewed`]);
+    /// other requests that begin wait meanwhile.
     ///
     /// Errors: a device that the configuration names is absent.
     pub fn devices(&self) -> Result<Arc<Assignment>, Error> {

@@ -112,9 +112,9 @@ impl Cards {
         cards.join(", ")
     }
 
-    /// Whether none is left.
-    pub(super) fn have_failed(&self) -> bool {
-        self.cards.iter().all(Card::is_lost)
+    /// Whether one of them has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.cards.iter().any(Card::is_lost)
     }
 
     /// Whether they are those of the simulated driver, `kernels/shim/driver.cpp`.

@@ -274,6 +274,7 @@ fn a_device_that_was_lost_is_used_by_the_next_job_once_its_results_are_right() {
     let back = "device 'weak' (for tests) gives right results again: it is used again";
     assert_eq!(second.notices(), [back]);
     assert!(Kernel::ALL.iter().all(|kernel| first.on_cpu(*kernel) && !second.on_cpu(*kernel)));
+    assert_eq!(second.choices()[0].reason, "it was asked for; for tests");
     let calls = whole.calls.load(Ordering::SeqCst);
     assert_eq!(check_queue(&whole, &mut second.queue().unwrap()), Ok(()));
     assert!(whole.calls.load(Ordering::SeqCst) < calls, "it does the work");
