@@ -70,6 +70,23 @@ fn every_kernel_has_a_figure_and_a_chosen_device() {
     assert!(reason.starts_with("cpu ") && reason.ends_with(" GB/s"), "{reason}");
 }
 
+#[test]
+fn what_this_processor_simulates_is_measured_and_not_chosen() {
+    let listed = json(&["device", "list"]);
+    let simulated: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["model"].is_string() && one["simulated"] == true)
+        .map(|one| one["device"].as_str().unwrap())
+        .collect();
+    for name in simulated {
+        let report = json(&["device", "bench", name]);
+        assert!(!report["figures"].as_array().unwrap().is_empty(), "{name}");
+        assert_eq!(report["choices"], serde_json::json!([]), "{name}");
+    }
+}
+
 /// A sample so small that simulated cards do its work in seconds, with a variant every hundred bases.
 struct Small {
     sample: Sample,

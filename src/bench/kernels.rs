@@ -19,16 +19,20 @@ pub struct Found {
     /// Why it cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
+    /// Whether it is this machine's processor, which `auto` leaves to the CPU's own forms.
+    pub simulated: bool,
 }
 
 /// The devices of the registry.
 pub fn devices() -> Vec<Found> {
-    let found = |(name, _): &(&'static str, crate::device::Open)| match open(name) {
-        Ok(device) => Found { device: name, model: Some(device.model()), absent: None },
-        Err(Error::Absent { reason, .. }) => {
-            Found { device: name, model: None, absent: Some(reason) }
-        }
-        Err(error) => Found { device: name, model: None, absent: Some(error.to_string()) },
+    let found = |(name, _): &(&'static str, crate::device::Open)| {
+        let absent = |reason| (None, Some(reason), false);
+        let (model, absent, simulated) = match open(name) {
+            Ok(device) => (Some(device.model()), None, device.is_simulated()),
+            Err(Error::Absent { reason, .. }) => absent(reason),
+            Err(error) => absent(error.to_string()),
+        };
+        Found { device: name, model, absent, simulated }
     };
     BACKENDS.iter().map(found).collect()
 }
@@ -48,22 +52,28 @@ pub struct Report {
 
 impl Report {
     /// Measures every device of `names`, or of this machine when none is named: on all cores, and on one
-    /// too when limits are asked for.
+    /// too when limits are asked for. One that fails, and was not named, has no figures but a reason.
     ///
     /// Errors: a device that was named is absent, or failed.
     pub fn measure(names: &[String], effort: Effort) -> Result<Self, Error> {
-        let mut figures = Vec::new();
+        let (mut figures, mut devices) = (Vec::new(), devices());
         let all: Vec<String> = BACKENDS.iter().map(|(name, _)| (*name).into()).collect();
         let wanted = if names.is_empty() { &all } else { names };
         for name in wanted {
-            match open(name) {
-                Ok(device) => figures.extend(by_workers(device.as_ref(), effort)?),
-                Err(Error::Absent { .. }) if names.is_empty() => {}
+            match open(name).and_then(|device| by_workers(device.as_ref(), effort)) {
+                Ok(measured) => figures.extend(measured),
+                Err(error) if names.is_empty() => {
+                    let found = devices.iter_mut().find(|found| found.device == name);
+                    found.map(|found| found.absent.get_or_insert(error.to_string()));
+                }
                 Err(error) => return Err(error),
             }
         }
-        let choices = choose(&figures);
-        Ok(Self { environment: Environment::look(), devices: devices(), figures, choices })
+        let real = |figure: &&Figure| {
+            !devices.iter().any(|found| found.device == figure.device && found.simulated)
+        };
+        let choices = choose(&figures.iter().filter(real).cloned().collect::<Vec<_>>());
+        Ok(Self { environment: Environment::look(), devices, figures, choices })
     }
 
     /// The chart: a panel for each unit and number of threads, in it a bar for each kernel and device, and a

@@ -214,7 +214,14 @@ fn describe(report: &Report) -> String {
     let choices = report.choices.iter().fold(String::new(), |text, choice| {
         text + &format!("{}: {} ({})\n", choice.kernel, choice.device, choice.reason)
     });
-    format!("{}{WHAT_COUNTS}\nauto chooses\n{choices}", table.render())
+    let choices = match choices.is_empty() {
+        true => "none of these: this machine's processor simulates them\n",
+        false => &choices,
+    };
+    let failed = report.devices.iter().filter(|found| found.model.is_some());
+    let failed = failed.filter_map(|found| Some((found.device, found.absent.as_ref()?)));
+    let failed: String = failed.map(|(device, why)| format!("\n{device} failed: {why}")).collect();
+    format!("{}{failed}{WHAT_COUNTS}\nauto chooses\n{choices}", table.render())
 }
 
 const WHAT_COUNTS: &str = "

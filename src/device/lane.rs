@@ -382,7 +382,7 @@ impl<L: Lane> Queue for Lanes<L> {
     }
 
     fn pack(&mut self, reads: &[pack::Read<'_>]) -> Result<Vec<pack::Packed>, Error> {
-        self.run_jobs(&jobs::pack::Reads { reads })
+        self.run_jobs(&jobs::pack::Reads::new(reads))
     }
 
     fn ungapped(

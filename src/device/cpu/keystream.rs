@@ -38,6 +38,19 @@ impl Stream {
         Self { counter: Secret::new(counter), form: Form::best(key) }
     }
 
+    /// The round keys and the counter of the next block, for a loop that works out the next `bytes` itself
+    /// and does more with them; the stream goes on behind them. `None` where [`apply`](Self::apply) has to
+    /// do it: without VAES, or when the low half of the counter runs over meanwhile.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn pass_wide(&mut self, bytes: usize) -> Option<(&x86::RoundKeys, u128)> {
+        let Form::Wide(keys) = &self.form else { return None };
+        let counter = *self.counter.expose();
+        let blocks = (bytes / 16) as u64;
+        (counter as u64).checked_add(blocks)?;
+        *self.counter.expose_mut() = counter.wrapping_add(blocks.into());
+        Some((keys, counter))
+    }
+
     /// `data ^=` the next bytes of the stream `^ stored`: the stream is in registers only. A call that
     /// does not end with a whole block must be the last.
     ///
@@ -83,18 +96,18 @@ pub(super) fn clear_stack() {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::*;
 
     use zeroize::Zeroize;
 
-    const ROUND_KEYS: usize = 15;
-    const VECTORS: usize = 8;
+    use crate::base::chunk::wipe;
 
-    /// Blocks of one step.
-    const STEP_BLOCKS: u64 = 4 * VECTORS as u64;
+    const ROUND_KEYS: usize = 15;
+    /// Vectors of one step: as many rounds as are under way at once.
+    const VECTORS: usize = 8;
     /// Bytes of one step.
-    const STEP_BYTES: usize = 64 * VECTORS;
+    pub const STEP_BYTES: usize = 64 * VECTORS;
 
     pub fn can_run() -> bool {
         is_x86_feature_detected!("avx512f")
@@ -138,86 +151,117 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,vaes,aes,sse2")]
     fn run(keys: &RoundKeys, counter: u128, data: &mut [u8], stored: Option<&[u8]>) {
-        let keys = keys.0.map(|key| _mm512_broadcast_i32x4(key));
-        let (high, low) = ((counter >> 64) as i64, counter as i64);
-        let after = |blocks: i64| low.wrapping_add(blocks);
-        let first = _mm512_set_epi64(after(3), high, after(2), high, after(1), high, low, high);
-        let mut counters = [first; VECTORS];
-        for (index, vector) in counters.iter_mut().enumerate() {
-            *vector = _mm512_add_epi64(first, step(4 * index as i64));
-        }
+        let mut steps = Steps::new(keys, counter);
         let whole = data.len() / STEP_BYTES * STEP_BYTES;
-        let (steps, rest) = data.split_at_mut(whole);
+        let (pieces, rest) = data.split_at_mut(whole);
         match stored {
-            None => steps.chunks_exact_mut(STEP_BYTES).for_each(|piece| {
-                let stream = encrypt(&keys, &mut counters);
-                add(piece, None, stream);
-            }),
+            None => pieces.chunks_exact_mut(STEP_BYTES).for_each(|piece| steps.add(piece, None)),
             Some(stored) => {
-                let pieces =
-                    steps.chunks_exact_mut(STEP_BYTES).zip(stored.chunks_exact(STEP_BYTES));
-                pieces.for_each(|(piece, stored)| {
-                    let stream = encrypt(&keys, &mut counters);
-                    add(piece, Some(stored), stream);
-                });
+                let pieces = pieces.chunks_exact_mut(STEP_BYTES).zip(stored.chunks(STEP_BYTES));
+                pieces.for_each(|(piece, stored)| steps.add(piece, Some(stored)));
             }
         }
         if !rest.is_empty() {
-            let stream = encrypt(&keys, &mut counters);
-            add(rest, stored.map(|stored| &stored[whole..]), stream);
+            let mut last = [0; STEP_BYTES];
+            last[..rest.len()].copy_from_slice(rest);
+            steps.add(&mut last, None);
+            rest.copy_from_slice(&last[..rest.len()]);
+            wipe(&mut last);
+            if let Some(stored) = stored {
+                rest.iter_mut().zip(&stored[whole..]).for_each(|(byte, stored)| *byte ^= stored);
+            }
         }
     }
 
-    /// `data ^= stored ^ stream`, for up to a step of bytes.
-    #[target_feature(enable = "avx512f,avx512bw")]
-    #[inline]
-    fn add(data: &mut [u8], stored: Option<&[u8]>, stream: [__m512i; VECTORS]) {
-        assert!(stored.is_none_or(|stored| stored.len() == data.len()));
-        for (index, (piece, stream)) in data.chunks_mut(64).zip(stream).enumerate() {
-            let mask = if piece.len() == 64 { u64::MAX } else { (1 << piece.len()) - 1 };
-            let place = piece.as_mut_ptr().cast();
-            // SAFETY: the masks keep the accesses within the pieces, which are as long in `stored` as
-            // in `data`; no alignment is asked for.
-            unsafe {
-                let mut mixed = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, place), stream);
-                if let Some(stored) = stored {
-                    let stored =
-                        _mm512_maskz_loadu_epi8(mask, stored.as_ptr().add(64 * index).cast());
-                    mixed = _mm512_xor_si512(mixed, stored);
+    /// The key stream, a step at a time. The vectors count in the low half only.
+    pub struct Steps {
+        keys: [__m512i; ROUND_KEYS],
+        /// The counters of the next four blocks, each half as a number.
+        next: __m512i,
+    }
+
+    impl Steps {
+        /// From the block with this counter on.
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        pub fn new(keys: &RoundKeys, counter: u128) -> Self {
+            let (high, low) = ((counter >> 64) as i64, counter as i64);
+            let after = |blocks: i64| low.wrapping_add(blocks);
+            let mut wide = [_mm512_setzero_si512(); ROUND_KEYS];
+            for (wide, key) in wide.iter_mut().zip(keys.0) {
+                *wide = _mm512_broadcast_i32x4(key);
+            }
+            Self {
+                keys: wide,
+                next: _mm512_set_epi64(after(3), high, after(2), high, after(1), high, low, high),
+            }
+        }
+
+        /// The next step of the stream.
+        #[target_feature(enable = "avx512f,avx512bw,vaes")]
+        #[inline]
+        pub fn next(&mut self) -> [__m512i; VECTORS] {
+            // Both halves of a counter block are big-endian.
+            let swap = _mm512_broadcast_i32x4(_mm_set_epi8(
+                8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7,
+            ));
+            let mut state = [self.next; VECTORS];
+            for (index, vector) in state.iter_mut().enumerate() {
+                let counters = _mm512_add_epi64(*vector, blocks(4 * index as i64));
+                *vector = _mm512_xor_si512(_mm512_shuffle_epi8(counters, swap), self.keys[0]);
+            }
+            self.next = _mm512_add_epi64(self.next, blocks(4 * VECTORS as i64));
+            for key in &self.keys[1..ROUND_KEYS - 1] {
+                for vector in &mut state {
+                    *vector = _mm512_aesenc_epi128(*vector, *key);
                 }
-                _mm512_mask_storeu_epi8(place, mask, mixed);
             }
-        }
-    }
-
-    /// What adds `blocks` to the low half of each counter.
-    #[target_feature(enable = "avx512f")]
-    fn step(blocks: i64) -> __m512i {
-        _mm512_set_epi64(blocks, 0, blocks, 0, blocks, 0, blocks, 0)
-    }
-
-    /// The key stream of the next step.
-    #[target_feature(enable = "avx512f,avx512bw,vaes")]
-    #[inline]
-    fn encrypt(
-        keys: &[__m512i; ROUND_KEYS],
-        counters: &mut [__m512i; VECTORS],
-    ) -> [__m512i; VECTORS] {
-        // Both halves of a counter block are big-endian.
-        let swap = _mm512_broadcast_i32x4(_mm_set_epi8(
-            8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7,
-        ));
-        let mut state = *counters;
-        for (vector, counter) in state.iter_mut().zip(counters.iter_mut()) {
-            *vector = _mm512_xor_si512(_mm512_shuffle_epi8(*vector, swap), keys[0]);
-            *counter = _mm512_add_epi64(*counter, step(STEP_BLOCKS as i64));
-        }
-        for key in &keys[1..ROUND_KEYS - 1] {
             for vector in &mut state {
-                *vector = _mm512_aesenc_epi128(*vector, *key);
+                *vector = _mm512_aesenclast_epi128(*vector, self.keys[ROUND_KEYS - 1]);
+            }
+            state
+        }
+
+        /// `data ^= stored ^` the next step of the stream.
+        #[target_feature(enable = "avx512f,avx512bw,vaes")]
+        #[inline]
+        fn add(&mut self, data: &mut [u8], stored: Option<&[u8]>) {
+            let data: &mut [u8; STEP_BYTES] = data.try_into().expect("the caller cuts steps");
+            let stored: Option<&[u8; STEP_BYTES]> =
+                stored.map(|stored| stored.try_into().expect("the caller cuts steps"));
+            for (index, stream) in self.next().into_iter().enumerate() {
+                let at = 64 * index;
+                // SAFETY: the vectors are within the step; no alignment is asked for.
+                unsafe {
+                    let place = data.as_mut_ptr().add(at);
+                    ask_ahead(place);
+                    let mut mixed = _mm512_xor_si512(_mm512_loadu_si512(place.cast()), stream);
+                    if let Some(stored) = stored {
+                        let stored = stored.as_ptr().add(at);
+                        ask_ahead(stored);
+                        mixed = _mm512_xor_si512(mixed, _mm512_loadu_si512(stored.cast()));
+                    }
+                    _mm512_storeu_si512(place.cast(), mixed);
+                }
             }
         }
-        state.map(|vector| _mm512_aesenclast_epi128(vector, keys[ROUND_KEYS - 1]))
+    }
+
+    /// How far ahead lines are asked for: the processor's own prefetching ends at each page.
+    const AHEAD_BYTES: usize = 2048;
+
+    /// Asks for the line some way behind `at`; beyond the end of the data that does nothing.
+    #[inline(always)]
+    pub fn ask_ahead(at: *const u8) {
+        // SAFETY: this reads nothing that the program could see, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD_BYTES).cast()) };
+    }
+
+    /// What adds `number` to the low half of each counter.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn blocks(number: i64) -> __m512i {
+        _mm512_set_epi64(number, 0, number, 0, number, 0, number, 0)
     }
 
     #[target_feature(enable = "aes,sse2")]

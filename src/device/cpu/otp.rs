@@ -20,6 +20,8 @@ use x86 as vectors;
 
 /// How many blocks are multiplied by their power of the key before one reduction.
 const STRIDE_BLOCKS: usize = 64;
+#[cfg(target_arch = "x86_64")]
+const STRIDE_BYTES: usize = STRIDE_BLOCKS * BLOCK_BYTES;
 /// Entries behind the last power that a whole vector may read beyond it.
 const SPARE_BLOCKS: usize = 3;
 
@@ -130,6 +132,7 @@ impl<'k> Hash<'k> {
             (Tile::Stored(pad), Some(hash)) => hash.seal(tile, pad),
             (Tile::Stored(pad), None) => self.vector(Work::Seal(tile, pad)),
             (Tile::Expanded(stream, stored), _) => {
+                let (tile, stored) = self.fused::<SEAL>(stream, tile, stored);
                 stream.apply(tile, stored);
                 self.update(tile);
             }
@@ -146,10 +149,31 @@ impl<'k> Hash<'k> {
             (Tile::Stored(pad), Some(hash)) => hash.open(tile, pad),
             (Tile::Stored(pad), None) => self.vector(Work::Open(tile, pad)),
             (Tile::Expanded(stream, stored), _) => {
+                let (tile, stored) = self.fused::<OPEN>(stream, tile, stored);
                 self.update(tile);
                 stream.apply(tile, stored);
             }
         });
+    }
+
+    /// Seals or opens what it can with the stream in registers only, and gives what is left.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, clippy::unused_self))]
+    fn fused<'t, const HOW: u8>(
+        &mut self,
+        stream: &mut Stream,
+        data: &'t mut [u8],
+        stored: Option<&'t [u8]>,
+    ) -> (&'t mut [u8], Option<&'t [u8]>) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let whole = data.len() / STRIDE_BYTES * STRIDE_BYTES;
+            let (text, pad) = (&mut data[..whole], stored.map(|stored| &stored[..whole]));
+            if let Some(state) = x86::run_fused::<HOW>(self.key, self.state, stream, text, pad) {
+                self.state = state;
+                return (&mut data[whole..], stored.map(|stored| &stored[whole..]));
+            }
+        }
+        (data, stored)
     }
 
     /// The hash of all that went in.
@@ -193,9 +217,7 @@ impl<'k> Hash<'k> {
 /// `HOW` of the loops over vectors: hash only, encrypt then hash, hash then decrypt.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const HASH: u8 = 0;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const SEAL: u8 = 1;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const OPEN: u8 = 2;
 
 /// What to do with the bytes on their way into the hash.

@@ -12,14 +12,16 @@ const PLANE_WORDS: usize = 8;
 
 /// Reads to be packed.
 pub(in crate::device) struct Reads<'a> {
-    pub(in crate::device) reads: &'a [Read<'a>],
+    reads: &'a [Read<'a>],
+    /// Words of 64 bases in the longest read.
+    words_max: usize,
 }
 
-impl Reads<'_> {
-    /// Words of 64 bases in the longest read.
-    fn words_max(&self) -> usize {
-        let words = self.reads.iter().map(|read| read.codes.len().div_ceil(WORD_BASES));
-        words.max().unwrap_or(0)
+impl<'a> Reads<'a> {
+    /// Looks for the longest read.
+    pub(in crate::device) fn new(reads: &'a [Read<'a>]) -> Self {
+        let words = reads.iter().map(|read| read.codes.len().div_ceil(WORD_BASES));
+        Self { reads, words_max: words.max().unwrap_or(0) }
     }
 }
 
@@ -34,11 +36,11 @@ impl Jobs for Reads<'_> {
     }
 
     fn result_words(&self) -> usize {
-        3 * PLANE_WORDS * self.words_max()
+        3 * PLANE_WORDS * self.words_max
     }
 
     fn header(&self, _part: usize) -> Vec<u32> {
-        vec![self.words_max() as u32]
+        vec![self.words_max as u32]
     }
 
     fn add(&self, job: usize, batch: &mut Batch) -> Option<Need> {

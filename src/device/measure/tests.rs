@@ -58,7 +58,7 @@ fn a_short_effort_asks_for_no_limit_but_the_copy() {
         .iter()
         .filter_map(|figure| figure.limit.as_ref().map(|limit| (figure.kernel, limit.name)))
         .collect();
-    let names = ["xor", "seal", "open", "split", "restore", "rebuild", "pack"];
+    let names = ["xor", "seal", "open", "split", "restore", "rebuild", "pack", "seal, Fig. 5"];
     assert_eq!(with_limit, names.map(|name| (name, "copy")));
 }
 

@@ -130,7 +130,8 @@ impl Step {
                 // A bucket and its entries.
                 Kernel::Lookup => (Step::Limit(Bound::Accesses), 2.0),
             },
-            Step::Expanded | Step::Keystream => (Step::Limit(Bound::AesRounds), AES_ROUNDS),
+            Step::Expanded => (Step::Copy, self.moves()),
+            Step::Keystream => (Step::Limit(Bound::AesRounds), AES_ROUNDS),
             Step::ChaCha20 => (Step::Limit(Bound::Rotations), CHACHA_OPERATIONS),
         })
     }

@@ -7,16 +7,15 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_BYTES, Form, HASH, HashKey, Powers, SEAL, STRIDE_BLOCKS};
+use super::super::keystream::Stream;
+use super::super::keystream::x86::{RoundKeys, STEP_BYTES, Steps, ask_ahead};
+use super::{BLOCK_BYTES, Form, HASH, HashKey, OPEN, Powers, SEAL, STRIDE_BLOCKS, STRIDE_BYTES};
 
 /// Bytes of one AVX-512 vector.
 const VECTOR_BYTES: usize = 64;
 const VECTOR_BLOCKS: usize = VECTOR_BYTES / BLOCK_BYTES;
-const STRIDE_BYTES: usize = STRIDE_BLOCKS * BLOCK_BYTES;
 /// Bytes that [`xor`] takes at once.
 const FOUR_BYTES: usize = 4 * VECTOR_BYTES;
-/// How far ahead lines are asked for: the processor's own prefetching ends at each page.
-const AHEAD_BYTES: usize = 2048;
 
 pub(super) fn can_run_wide() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -54,6 +53,28 @@ pub(super) unsafe fn run<const HOW: u8>(
         Form::Narrow => unsafe { narrow::<HOW>(&key.powers, state, data, pad, len) },
         Form::Portable => unreachable!("the portable form keeps its own state"),
     }
+}
+
+/// Seals or opens whole strides by the next bytes of `stream`, and of `stored` besides, and gives the new
+/// state; `None`, with nothing done, where that takes two steps.
+///
+/// # Panics
+/// When `data` is not whole strides, or `stored` is of another length.
+pub(super) fn run_fused<const HOW: u8>(
+    key: &HashKey,
+    state: u128,
+    stream: &mut Stream,
+    data: &mut [u8],
+    stored: Option<&[u8]>,
+) -> Option<u128> {
+    assert!(data.len().is_multiple_of(STRIDE_BYTES));
+    assert!(stored.is_none_or(|stored| stored.len() == data.len()));
+    if key.form != Form::Wide {
+        return None;
+    }
+    let (keys, counter) = stream.pass_wide(data.len())?;
+    // SAFETY: the key and the stream have their forms only where the CPU can run them.
+    Some(unsafe { fused::<HOW>(&key.powers, state, (keys, counter), data, stored) })
 }
 
 /// `data ^= pad` by AVX-512; gives whether this CPU can.
@@ -109,15 +130,6 @@ unsafe fn xor_avx512(data: *mut u8, pad: *const u8, len: usize) {
         // SAFETY: the mask keeps the access within `len`, for which the caller answers.
         unsafe { wide_pass::<SEAL>(data.add(at), pad.add(at), mask_of(len - at)) };
         at += VECTOR_BYTES;
-    }
-}
-
-/// Asks for the lines some way behind `at`; beyond the end of the data that does nothing.
-#[inline(always)]
-fn ask_ahead(data: *const u8, pad: *const u8, at: usize) {
-    for text in [data, pad] {
-        // SAFETY: this reads nothing that the program could see, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(text.wrapping_add(at + AHEAD_BYTES).cast()) };
     }
 }
 
@@ -233,17 +245,68 @@ unsafe fn wide_whole<const HOW: u8>(
     unsafe {
         for vector in 1..STRIDE_BYTES / VECTOR_BYTES {
             let at = VECTOR_BYTES * vector;
-            ask_ahead(data, pad, at);
+            ask_ahead(data.add(at));
+            ask_ahead(pad.add(at));
             let x = wide_pass::<HOW>(data.add(at), pad.add(at), u64::MAX);
             sum = wide_product(sum, x, power_of(powers, vector));
         }
         // This one comes last: it alone waits for the state.
-        ask_ahead(data, pad, 0);
+        ask_ahead(data);
+        ask_ahead(pad);
         let x = wide_pass::<HOW>(data, pad, u64::MAX);
         let x = _mm512_xor_si512(x, _mm512_zextsi128_si512(state));
         sum = wide_product(sum, x, power_of(powers, 0));
     }
     reduce(add_lanes(sum.low), add_lanes(sum.middle), add_lanes(sum.high))
+}
+
+/// Whole strides under a key stream, each vector of which goes from the rounds of AES into the text and, as
+/// ciphertext, into the hash: the two have execution units of their own.
+#[target_feature(enable = "avx512f,avx512bw,vaes,aes,vpclmulqdq,avx2,pclmulqdq")]
+fn fused<const HOW: u8>(
+    powers: &Powers,
+    state: u128,
+    (keys, counter): (&RoundKeys, u128),
+    data: &mut [u8],
+    stored: Option<&[u8]>,
+) -> u128 {
+    let mut state = from_u128(state);
+    let mut steps = Steps::new(keys, counter);
+    let zero = _mm512_setzero_si512();
+    for (number, stride) in data.chunks_exact_mut(STRIDE_BYTES).enumerate() {
+        let stored = stored.map(|stored| &stored[number * STRIDE_BYTES..][..STRIDE_BYTES]);
+        let mut sum = WideSum { low: zero, middle: zero, high: zero };
+        let mut first = zero;
+        for step in (0..STRIDE_BYTES).step_by(STEP_BYTES) {
+            for (index, stream) in steps.next().into_iter().enumerate() {
+                let at = step + VECTOR_BYTES * index;
+                // SAFETY: the vector is within the stride of the data and of what is stored.
+                let x = unsafe {
+                    let place = stride.as_mut_ptr().add(at);
+                    ask_ahead(place);
+                    let before = _mm512_loadu_si512(place.cast());
+                    let mut after = _mm512_xor_si512(before, stream);
+                    if let Some(stored) = stored {
+                        let stored = stored.as_ptr().add(at);
+                        ask_ahead(stored);
+                        after = _mm512_xor_si512(after, _mm512_loadu_si512(stored.cast()));
+                    }
+                    _mm512_storeu_si512(place.cast(), after);
+                    if HOW == OPEN { before } else { after }
+                };
+                if at == 0 {
+                    first = x;
+                } else {
+                    sum = wide_product(sum, x, power_of(powers, at / VECTOR_BYTES));
+                }
+            }
+        }
+        // This one comes last: it alone waits for the state.
+        let x = _mm512_xor_si512(first, _mm512_zextsi128_si512(state));
+        sum = wide_product(sum, x, power_of(powers, 0));
+        state = reduce(add_lanes(sum.low), add_lanes(sum.middle), add_lanes(sum.high));
+    }
+    to_u128(state)
 }
 
 /// # Safety
