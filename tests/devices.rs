@@ -52,6 +52,39 @@ fn every_kind_of_device_is_there_or_says_why_not() {
 }
 
 #[test]
+fn a_card_that_cannot_be_used_does_not_hide_the_others() {
+    let list = |cards: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dsgd"));
+        command.args(["--json", "device", "list"]).env("DSGD_SHIM_CARDS", cards);
+        let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let kinds = report["data"].as_array().unwrap();
+        kinds.iter().find(|kind| kind["device"] == "cuda").unwrap().clone()
+    };
+    let all = list("");
+    if !all["model"].as_str().is_some_and(|model| model.contains("simulated card")) {
+        return eprintln!("skipped: no simulated CUDA driver");
+    }
+    for (cards, unusable, reason) in [
+        ("good,old", 1, "knows no cards as old as sm_60"),
+        ("held,good", 0, "DEVICE_UNAVAILABLE"),
+        ("broken,good", 0, "ECC_UNCORRECTABLE"),
+    ] {
+        let listed = list(cards);
+        let known = |at: usize| (&all["cards"][at]["name"], &all["cards"][at]["model"]);
+        for (at, card) in listed["cards"].as_array().unwrap().iter().enumerate() {
+            assert_eq!((&card["name"], &card["model"]), known(at), "{cards}");
+            let why = card["unusable"].as_str();
+            assert_eq!(why.is_some_and(|why| why.contains(reason)), at == unusable, "{listed}");
+            assert_eq!(card["held"].is_string(), at != unusable, "{listed}");
+        }
+        assert_eq!(listed["cards"].as_array().unwrap().len(), 2);
+    }
+    let none = list("old,held");
+    let reason = none["absent"].as_str().unwrap();
+    assert!(reason.contains("card 0: ") && reason.contains("card 1: "), "{reason}");
+}
+
+#[test]
 fn the_cpu_passes_the_check_and_what_is_absent_does_not() {
     assert_eq!(json(&["device", "check", "cpu"]), serde_json::json!(["cpu"]));
     assert_eq!(dsgd(&["device", "check", "fpga-sim"]).0, 69);

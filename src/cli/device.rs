@@ -144,12 +144,14 @@ fn card_line(card: &CardState) -> String {
         (Some(free), Some(all)) => format!("{} of {} free, ", ByteCount(free), ByteCount(all)),
         _ => String::new(),
     };
-    let held = match card.held {
-        Held::Free => "free",
-        Held::Here => "held here",
-        Held::Elsewhere => "held by another job",
+    let unusable = card.unusable.as_ref().map(|reason| format!("cannot be used: {reason}"));
+    let state = match card.held {
+        Some(Held::Free) => "free".to_owned(),
+        Some(Held::Here) => "held here".to_owned(),
+        Some(Held::Elsewhere) => "held by another job".to_owned(),
+        None => unusable.unwrap_or_default(),
     };
-    format!("{} {}: {memory}{held}", card.model, card.name)
+    format!("{} {}: {memory}{state}", card.model, card.name)
 }
 
 /// Every kind of device with its cards, each with what there is to say of it.

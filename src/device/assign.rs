@@ -416,7 +416,8 @@ impl Assignment {
 /// What to say where every card is another job's already.
 fn crowded(device: &dyn Device) -> Option<String> {
     let cards = device.cards();
-    let crowded = !cards.is_empty() && cards.iter().all(|card| card.held == Held::Elsewhere);
+    let crowded = !cards.is_empty()
+        && cards.iter().filter_map(|card| card.held).all(|held| held == Held::Elsewhere);
     let notice = "is used by another job: this one shares it, and plans with half as much memory";
     crowded.then(|| format!("every card of device '{}' {notice}", device.name()))
 }

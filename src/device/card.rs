@@ -26,8 +26,12 @@ pub struct CardState {
     /// What of it is free now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
-    /// Who holds it.
-    pub held: Held,
+    /// Who holds it; said of those that can be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Why it cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<String>,
 }
 
 /// Who holds a card.

@@ -2,17 +2,17 @@
 //!
 //! While there are queues or tables of this process, they are on the same cards: those that no other job held
 //! when the first of them was made ([`card`]), or all, shared, when every card was held. Queues go to them in
-//! turn. A card that failed gets no more queues.
+//! turn. A card that failed gets no more queues. A card that cannot be used at all (too old for the compiler,
+//! held by a process that lets no other in, damaged) is left out, and does not keep the others from work.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use cudarc::driver::{CudaContext, CudaFunction, DriverError};
+use cudarc::driver::{CudaContext, CudaFunction, DriverError, result};
 use cudarc::nvrtc::Ptx;
 
 use super::cache::Cache;
@@ -36,9 +36,20 @@ pub(super) struct Card {
     lost: Arc<AtomicBool>,
 }
 
+/// A card that cannot be used.
+#[derive(Clone)]
+struct Unusable {
+    number: usize,
+    /// As of a [`Card`]; empty where the driver does not even say that.
+    name: String,
+    model: String,
+    reason: String,
+}
+
 /// Cards of this machine.
 pub(super) struct Cards {
     cards: Vec<Card>,
+    unusable: Vec<Unusable>,
     /// Where cards are locked.
     folders: Vec<PathBuf>,
     working: Mutex<Weak<Working>>,
@@ -75,34 +86,44 @@ impl Cards {
             let visible = visible.map(|list| format!(" among CUDA_VISIBLE_DEVICES={list}"));
             return Err(format!("the driver finds no card{}", visible.unwrap_or_default()));
         }
-        let (compiler, cache) = (Compiler::find()?, Cache::of_user());
-        let mut images = BTreeMap::new();
-        let mut cards = Vec::new();
+        let (mut images, mut cards, mut unusable) = (Images::new()?, Vec::new(), Vec::new());
         for number in 0..count {
-            let failed = |error: DriverError| format!("card {number}: {error}");
-            let context = CudaContext::new(number).map_err(failed)?;
-            let capability = context.compute_capability().map_err(failed)?;
-            let images = match images.entry(capability) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(compile(&compiler, &cache, capability)?),
-            };
-            cards.push(Card::load(number, context, images).map_err(failed)?);
+            match Card::open(number, &mut images) {
+                Ok(card) => cards.push(card),
+                Err(reason) => unusable.push(Unusable::look(number, reason)),
+            }
         }
-        Ok(Arc::new(Self::new(cards, card::folders())))
+        if cards.is_empty() {
+            let reasons =
+                unusable.iter().map(|card| format!("card {}: {}", card.number, card.reason));
+            return Err(reasons.collect::<Vec<_>>().join("; "));
+        }
+        Ok(Arc::new(Self::new(cards, unusable, card::folders())))
     }
 
-    fn new(cards: Vec<Card>, folders: Vec<PathBuf>) -> Self {
-        Self { cards, folders, working: Mutex::new(Weak::new()), turn: AtomicUsize::new(0) }
+    fn new(cards: Vec<Card>, unusable: Vec<Unusable>, folders: Vec<PathBuf>) -> Self {
+        let (working, turn) = (Mutex::new(Weak::new()), AtomicUsize::new(0));
+        Self { cards, unusable, folders, working, turn }
     }
 
-    /// Only these cards, by their numbers.
+    /// Only these cards, by the driver's numbers.
     pub(super) fn subset(&self, numbers: &[usize]) -> Result<Self, Error> {
         let card = |number: &usize| {
-            let reason = || format!("there is no card {number} of {}", self.cards.len());
-            self.cards.get(*number).cloned().ok_or_else(|| Error::absent(NAME, reason()))
+            let card = self.cards.iter().find(|card| card.number == *number);
+            card.cloned().ok_or_else(|| Error::absent(NAME, self.why_not(*number)))
         };
         let cards = numbers.iter().map(card).collect::<Result<_, _>>()?;
-        Ok(Self::new(cards, self.folders.clone()))
+        Ok(Self::new(cards, Vec::new(), self.folders.clone()))
+    }
+
+    /// Why that card cannot be had.
+    fn why_not(&self, number: usize) -> String {
+        match self.unusable.iter().find(|card| card.number == number) {
+            Some(card) => format!("card {number}: {}", card.reason),
+            None => {
+                format!("there is no card {number} of {}", self.cards.len() + self.unusable.len())
+            }
+        }
     }
 
     /// What the cards call themselves.
@@ -170,7 +191,7 @@ impl Cards {
         if working.locks.is_empty() { share / 2 } else { share }
     }
 
-    /// How every card is at this moment.
+    /// How every card is at this moment, in the driver's order.
     pub(super) fn states(&self) -> Vec<CardState> {
         let here = self.working.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         let held = |place: usize| {
@@ -183,19 +204,31 @@ impl Cards {
         };
         let state = |(place, card): (usize, &Card)| {
             let memory = card.context.mem_get_info().ok();
-            CardState {
+            let state = CardState {
                 name: card.name.clone(),
                 model: card.model.clone(),
                 memory_bytes: memory.map(|(_, total)| total as u64),
                 free_bytes: memory.map(|(free, _)| free as u64),
-                held: held(place),
-            }
+                held: Some(held(place)),
+                unusable: None,
+            };
+            (card.number, state)
         };
-        self.cards.iter().enumerate().map(state).collect()
+        let usable = self.cards.iter().enumerate().map(state);
+        let states = usable.chain(self.unusable.iter().map(|card| (card.number, card.state())));
+        states.collect::<BTreeMap<_, _>>().into_values().collect()
     }
 }
 
 impl Card {
+    /// The error is the reason why it cannot be used.
+    fn open(number: usize, images: &mut Images) -> Result<Self, String> {
+        let failed = |error: DriverError| error.to_string();
+        let context = CudaContext::new(number).map_err(failed)?;
+        let images = images.of(context.compute_capability().map_err(failed)?)?;
+        Self::load(number, context, &images).map_err(failed)
+    }
+
     fn load(
         number: usize,
         context: Arc<CudaContext>,
@@ -220,6 +253,28 @@ impl Card {
     }
 }
 
+impl Unusable {
+    /// What the driver says of the card without opening it.
+    fn look(number: usize, reason: String) -> Self {
+        let device = result::device::get(number as i32);
+        let uuid = device.and_then(result::device::get_uuid);
+        let name = uuid.map(|uuid| uuid_name(&uuid.bytes.map(|byte| byte as u8)));
+        let model = device.and_then(result::device::get_name);
+        Self { number, name: name.unwrap_or_default(), model: model.unwrap_or_default(), reason }
+    }
+
+    fn state(&self) -> CardState {
+        CardState {
+            name: self.name.clone(),
+            model: self.model.clone(),
+            memory_bytes: None,
+            free_bytes: None,
+            held: None,
+            unusable: Some(self.reason.clone()),
+        }
+    }
+}
+
 /// A card's name, as the driver's tools write it.
 fn uuid_name(uuid: &[u8; 16]) -> String {
     let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -227,12 +282,29 @@ fn uuid_name(uuid: &[u8; 16]) -> String {
     format!("GPU-{}", parts.join("-"))
 }
 
-/// The images of [`SOURCES`]; the error is the reason why there are none.
-fn compile(
-    compiler: &Compiler,
-    cache: &Cache,
-    capability: (i32, i32),
-) -> Result<Vec<Vec<u8>>, String> {
+/// The images of [`SOURCES`] for one kind of card; the error is the reason why there are none.
+type Compiled = Result<Arc<[Vec<u8>]>, String>;
+
+/// Images for all kinds of cards, each compiled or read once.
+struct Images {
+    compiler: Compiler,
+    cache: Cache,
+    /// By compute capability.
+    known: BTreeMap<(i32, i32), Compiled>,
+}
+
+impl Images {
+    fn new() -> Result<Self, String> {
+        Ok(Self { compiler: Compiler::find()?, cache: Cache::of_user(), known: BTreeMap::new() })
+    }
+
+    fn of(&mut self, capability: (i32, i32)) -> Compiled {
+        let Self { compiler, cache, known } = self;
+        known.entry(capability).or_insert_with(|| compile(compiler, cache, capability)).clone()
+    }
+}
+
+fn compile(compiler: &Compiler, cache: &Cache, capability: (i32, i32)) -> Compiled {
     let target = compiler.target(capability)?;
     let identity = compiler.identity(&target);
     let image = |(name, source): (&str, &str)| {
@@ -263,7 +335,7 @@ mod tests {
             Err(reason) => return eprintln!("skipped: {reason}"),
         };
         let folder = tempfile::tempdir().unwrap();
-        let all = Cards::new(all.cards.clone(), vec![folder.path().into()]);
+        let all = Cards::new(all.cards.clone(), Vec::new(), vec![folder.path().into()]);
         // Other jobs are other descriptions of the same files, in this process or not.
         let job = || Arc::new(all.subset(&[0, 1]).unwrap());
         let (first, second) = (job(), job());
@@ -297,5 +369,24 @@ mod tests {
         assert!(first.survives());
         first.cards[1].lose();
         assert!(numbers(1).is_empty() && !first.survives() && first.queue(1000).is_err());
+    }
+
+    #[test]
+    fn a_card_that_cannot_be_used_keeps_its_number_and_says_why() {
+        let cards = match Cards::find() {
+            Ok(cards) if cards.cards.len() > 1 => cards.cards.clone(),
+            Ok(_) => return eprintln!("skipped: one card"),
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        let old = Unusable::look(0, "too old".into());
+        assert_eq!((&old.name, &old.model), (&cards[0].name, &cards[0].model));
+        let cards = Cards::new(vec![cards[1].clone()], vec![old], Vec::new());
+        assert_eq!(cards.subset(&[1]).unwrap().cards[0].number, 1);
+        let refused = |number| cards.subset(&[1, number]).err().unwrap().to_string();
+        assert!(refused(0).ends_with("card 0: too old"), "{}", refused(0));
+        assert!(refused(2).ends_with("there is no card 2 of 2"), "{}", refused(2));
+        let states = cards.states();
+        assert_eq!(states[0].unusable.as_deref(), Some("too old"));
+        assert!(states[0].held.is_none() && states[1].unusable.is_none() && states.len() == 2);
     }
 }
