@@ -8,6 +8,8 @@
 mod watched;
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -118,6 +120,49 @@ fn what_this_processor_simulates_is_measured_and_not_chosen() {
         assert!(!report["figures"].as_array().unwrap().is_empty(), "{name}");
         assert_eq!(report["choices"], serde_json::json!([]), "{name}");
     }
+}
+
+/// Calls variants on a Vulkan device that is lost after so many waits for its work; gives the VCF and what was said.
+fn call_and_lose(folder: &Path, loader: &Path, waits: usize) -> (Vec<u8>, String) {
+    let calls = folder.join("calls.vcf.gz");
+    let output = Command::new(env!("CARGO_BIN_EXE_dsgd"))
+        .args(["call", "--device", "wgpu", "--reference", "reference.fa", "--reads", "reads.fq"])
+        .args([OsStr::new("--output"), calls.as_os_str()])
+        .current_dir(folder)
+        .env("LD_LIBRARY_PATH", loader)
+        .env("DSGD_SHIM_WAITS", waits.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "lost after {waits}: {said}");
+    (std::fs::read(calls).unwrap(), said)
+}
+
+#[test]
+fn a_vulkan_device_that_is_lost_is_no_end() {
+    let Some(loader) = std::env::var_os("DSGD_LOSING_VULKAN").map(PathBuf::from) else {
+        return eprintln!("skipped: DSGD_LOSING_VULKAN names no loader");
+    };
+    let sample = Small::new().sample;
+    let folder = tempfile::tempdir().unwrap();
+    let create = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
+    sample.write_fasta(create("reference.fa")).unwrap();
+    sample.write_reads(create("reads.fq"), std::io::sink()).unwrap();
+    let (whole, said) = call_and_lose(folder.path(), &loader, usize::MAX >> 1);
+    assert!(!said.contains("lost"), "{said}");
+    for waits in [0, 1, 3] {
+        let (calls, said) = call_and_lose(folder.path(), &loader, waits);
+        assert!(calls == whole, "lost after {waits}");
+        assert!(said.contains("the CPU goes on") && !said.contains("panicked"), "{said}");
+    }
+    // A check has no other device to go to: it says what failed.
+    let check = Command::new(env!("CARGO_BIN_EXE_dsgd"))
+        .args(["device", "check", "wgpu"])
+        .env("LD_LIBRARY_PATH", &loader)
+        .env("DSGD_SHIM_WAITS", "20")
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(71), "{}", String::from_utf8_lossy(&check.stderr));
 }
 
 /// A sample so small that simulated cards do its work in seconds, with a variant every hundred bases.

@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod clock;
 pub mod fault;
+pub mod foreign;
 pub mod ids;
 pub mod pool;
 pub mod secret;

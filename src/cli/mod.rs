@@ -217,6 +217,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misspoken(&arguments, &error),
     };
+    crate::base::foreign::hush();
     // Every verb may see key, or what key protects.
     crate::io::hygiene::protect();
     let context = Context { out: Output::new(cli.global.json), global: cli.global };

@@ -318,7 +318,7 @@ pub enum Error {
         reason: String,
     },
     /// The device has not as much memory.
-    #[error("device '{device}' has not the memory for pieces of {piece_bytes} bytes")]
+    #[error("device '{device}' has not the memory for {piece_bytes} bytes at once")]
     NoMemory {
         /// Its name in [`BACKENDS`].
         device: &'static str,

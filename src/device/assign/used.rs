@@ -1,13 +1,13 @@
 //! A device in use: what it was planned to take of its memory, whether it is there, and how it is opened again when
 //! it was lost.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{PIECE_BYTES, PIECE_BYTES_MIN, QUEUES_BYTES_MAX};
 use crate::base::clock::Stopwatch;
+use crate::base::foreign;
 use crate::device::conformance::check_queue;
 use crate::device::{Device, Error, Queue};
 
@@ -109,8 +109,7 @@ impl Used {
         let mut held = self.lock();
         held.as_ref().err().filter(|failed| failed.elapsed() >= opener.rest)?;
         // What a damaged driver does is not always an error.
-        let tried = catch_unwind(AssertUnwindSafe(|| self.answering(opener)));
-        let device = tried.ok().flatten();
+        let device = foreign::caught(|| self.answering(opener)).flatten();
         *held = Err(Stopwatch::start());
         Some(Self::plan(device?, Some(Arc::clone(opener)), self.workers))
     }

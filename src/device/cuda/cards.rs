@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,6 +17,7 @@ use cudarc::nvrtc::Ptx;
 use super::cache::Cache;
 use super::compile::Compiler;
 use super::{NAME, SOURCES};
+use crate::base::foreign;
 use crate::device::Error;
 use crate::device::card::{self, CardState, Held, Lock};
 use crate::device::lane::FUNCTIONS;
@@ -69,8 +69,8 @@ impl Cards {
     /// The error is the reason why there is none.
     pub(super) fn find() -> Result<Arc<Self>, String> {
         // A library that lacks a function of its interface makes the crate panic.
-        let found = catch_unwind(Self::load);
-        found.unwrap_or_else(|_| Err("the driver or compiler is too old or damaged".into()))
+        let found = foreign::caught(Self::load);
+        found.unwrap_or_else(|| Err("the driver or compiler is too old or damaged".into()))
     }
 
     fn load() -> Result<Arc<Self>, String> {
@@ -344,11 +344,11 @@ mod tests {
         assert_eq!(first.working().places, [0]);
         let held =
             |cards: &Cards| cards.states().iter().map(|state| state.held).collect::<Vec<_>>();
-        assert_eq!(held(&second), [Held::Free, Held::Elsewhere]);
-        assert_eq!(held(&one), [Held::Here]);
+        assert_eq!(held(&second), [Some(Held::Free), Some(Held::Elsewhere)]);
+        assert_eq!(held(&one), [Some(Held::Here)]);
 
         let table = first.table(&[&[1, 2, 3]]).unwrap();
-        assert_eq!(held(&second), [Held::Elsewhere; 2]);
+        assert_eq!(held(&second), [Some(Held::Elsewhere); 2]);
         let alone = first.least_room();
         assert_eq!(second.working().places, [0, 1], "none is free: shared");
         assert!(second.least_room() <= alone / 5 * 3);

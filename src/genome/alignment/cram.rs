@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use noodles::cram::io::reader::{Builder, Container, Reader};
@@ -13,6 +12,7 @@ use noodles::sam::alignment::record::data::field::{Tag, Value};
 use noodles::{cram, sam};
 
 use super::{Error, Segment, Segments, finish, flag, group_index};
+use crate::base::foreign;
 use crate::genome::reference::{BASE_LETTERS, Reference};
 
 /// Contigs kept unpacked at a time: reads in coordinate order need one, or two where it changes.
@@ -95,7 +95,7 @@ fn segment(record: &cram::Record<'_>, header: &sam::Header) -> io::Result<Segmen
 /// The decoder trusts more of a file than it should and may panic on a damaged one.
 fn caught<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the CRAM data are damaged");
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged()))
+    foreign::caught(work).unwrap_or_else(|| Err(damaged()))
 }
 
 impl<R: Read> Segments for Cram<R> {
