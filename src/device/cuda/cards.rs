@@ -337,8 +337,9 @@ mod tests {
         let one = Arc::new(first.subset(&[1]).unwrap());
         let of_one = one.queue(1000).unwrap();
         assert_eq!(first.working().places, [0]);
-        let held =
-            |cards: &Cards| cards.states().iter().map(|state| state.held).collect::<Vec<_>>();
+        let held = |cards: &Cards| {
+            cards.states().iter().filter_map(|state| state.held).collect::<Vec<_>>()
+        };
         assert_eq!(held(&second), [Held::Free, Held::Elsewhere]);
         assert_eq!(held(&one), [Held::Here]);
 
