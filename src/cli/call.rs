@@ -102,14 +102,15 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
     })?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.filter(|threads| *threads > 0).unwrap_or(cores);
-    let engine = match &arguments.engine {
+    let (engine, devices) = match &arguments.engine {
         Some(name) => {
             let external = &context.settings()?.engine.external;
-            loaded.engine(name, threads, &Assignment::cpu(), external)?
+            let devices = Assignment::cpu();
+            (loaded.engine(name, threads, &devices, external)?, devices)
         }
         None => {
             let devices = Assignment::choose(&arguments.device, threads)?;
-            loaded.engine("native", threads, &devices, &[])?
+            (loaded.engine("native", threads, &devices, &[])?, devices)
         }
     };
     let loading_seconds = watch.elapsed().as_secs_f64();
@@ -138,7 +139,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         meters: &meters,
     };
     let mut bam = arguments.bam.as_deref().map(create).transpose()?;
-    let (calls, report) = std::thread::scope(|scope| {
+    let (calls, mut report) = std::thread::scope(|scope| {
         let mut sources = Vec::with_capacity(files.len());
         for file in &files {
             let bytes = read_file(&file.path, 1 << 20, 8, false, &meters)?;
@@ -151,6 +152,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Outcome {
         let bam = bam.as_mut().map(|out| out as &mut (dyn Write + Send));
         Ok::<_, Box<dyn crate::base::Faulty>>(analyse.run(scope, sources, bam)?)
     })?;
+    report.notices.extend(devices.notices());
     if let Some(bam) = bam {
         bam.finish()?;
     }

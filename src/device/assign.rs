@@ -5,10 +5,14 @@
 //! ([`Device::room`]), and never more than [`QUEUES_BYTES_MAX`]; tables take what is left. What does not fit
 //! is done by the CPU, with a notice; so is everything of a device that was lost, from then on and by
 //! every worker. The results are the same bytes whoever does the work.
+//!
+//! An assignment never gets a lost device back: tables and queues would be of one that is gone. A daemon takes
+//! another for its next job ([`Assignment::renewed`]), in which the device is opened anew.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +24,12 @@ use super::table::{Genome, SeedTable, Shared};
 use super::{BACKENDS, Device, Error, Kernel, Queue, open};
 use crate::base::fault::with_causes;
 use crate::kernel::ungapped::GenomeWord;
+pub(crate) use used::Opener;
+use used::Used;
 
 #[cfg(test)]
 pub(crate) mod tests;
+mod used;
 
 /// Pieces of a queue, if memory suffices.
 const PIECE_BYTES: usize = 4 << 20;
@@ -30,11 +37,16 @@ const PIECE_BYTES: usize = 4 << 20;
 const PIECE_BYTES_MIN: usize = 64 << 10;
 /// What the queues of a run take of a device's memory at most.
 pub const QUEUES_BYTES_MAX: u64 = 8 << 30;
+/// How long a device that failed is left alone before it is tried again.
+const REST: Duration = Duration::from_secs(30);
+
+/// A device, and how it is opened again if that can be.
+type Opened = (Box<dyn Device>, Option<Arc<Opener>>);
 
 /// Which device does each kernel, for all workers of a run.
 pub struct Assignment {
     /// Those in use besides the CPU.
-    devices: Vec<Used>,
+    devices: Vec<Arc<Used>>,
     /// For each of [`Kernel::ALL`] the place of its device in `devices`; `None` is the CPU.
     places: [Option<usize>; Kernel::ALL.len()],
     /// A bit for each kernel that the CPU has taken over because a table did not fit.
@@ -52,18 +64,6 @@ pub struct KernelDevice {
     pub device: String,
     /// Why it was chosen, and what the hardware calls itself.
     pub reason: String,
-}
-
-/// A device in use.
-struct Used {
-    device: Box<dyn Device>,
-    lost: AtomicBool,
-    lacked_memory: AtomicBool,
-    /// Pieces of its queues; halved when memory does not suffice.
-    piece_bytes: AtomicUsize,
-    /// Queues that were planned.
-    queues_planned: usize,
-    queues_open: AtomicUsize,
 }
 
 impl Assignment {
@@ -84,23 +84,37 @@ impl Assignment {
             Setting::Auto => Ok(Self::fastest(workers)),
             Setting::Named { device: "cpu", cards } if cards.is_empty() => Ok(Self::cpu()),
             Setting::Named { device, cards } => {
-                let mut device = open(device)?;
-                if !cards.is_empty() {
-                    device = device.only(cards)?;
-                }
-                Ok(Self::everything_on(device, workers))
+                let (name, cards) = (*device, cards.clone());
+                let named = move || match cards.is_empty() {
+                    true => open(name),
+                    false => open(name)?.only(&cards),
+                };
+                Self::everything_opened_by(Opener { open: Box::new(named), rest: REST }, workers)
             }
         }
     }
 
-    /// Every kernel that the device has on it.
+    /// Every kernel that the device has on it. Once lost, it is not opened again.
     pub fn everything_on(device: Box<dyn Device>, workers: usize) -> Arc<Self> {
+        Self::everything(device, None, workers)
+    }
+
+    /// Every kernel that the device has on it; it is opened now, and again when it was lost.
+    pub(crate) fn everything_opened_by(opener: Opener, workers: usize) -> Result<Arc<Self>, Error> {
+        Ok(Self::everything((opener.open)()?, Some(Arc::new(opener)), workers))
+    }
+
+    fn everything(
+        device: Box<dyn Device>,
+        opener: Option<Arc<Opener>>,
+        workers: usize,
+    ) -> Arc<Self> {
         let choice = |kernel: Kernel| match device.has(kernel) {
             true => Choice::new(kernel, device.name(), "it was asked for"),
             false => Choice::new(kernel, "cpu", format!("{} does not have it", device.name())),
         };
         let choices = Kernel::ALL.into_iter().map(choice).collect();
-        Self::new(vec![device], choices, workers, Vec::new())
+        Self::new(vec![(device, opener)], choices, workers, Vec::new())
     }
 
     /// Everything on the CPU, with the reason for reports.
@@ -121,7 +135,10 @@ impl Assignment {
                 Ok(device) if device.is_simulated() => {
                     reasons.push(format!("{name} ({}) is this processor", device.model()));
                 }
-                Ok(device) => devices.push(device),
+                Ok(device) => {
+                    let opener = Opener { open: Box::new(*open), rest: REST };
+                    devices.push((device, Some(Arc::new(opener))));
+                }
                 Err(error) => reasons.push(with_causes(&error)),
             }
         }
@@ -132,13 +149,13 @@ impl Assignment {
     }
 
     /// The fastest of the CPU and these devices for each kernel.
-    fn fastest_of(devices: Vec<Box<dyn Device>>, workers: usize) -> Arc<Self> {
+    fn fastest_of(devices: Vec<Opened>, workers: usize) -> Arc<Self> {
         let mut notices = Vec::new();
         let cpu = open("cpu").expect("the CPU is always there");
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let together = workers.clamp(1, cores);
         let mut figures = Vec::new();
-        for device in std::iter::once(&cpu).chain(&devices) {
+        for device in std::iter::once(&cpu).chain(devices.iter().map(|(device, _)| device)) {
             match measure_together(device.as_ref(), Effort::SHORT, together) {
                 Ok(measured) => {
                     figures.extend(measured.into_iter().filter(|figure| {
@@ -154,31 +171,61 @@ impl Assignment {
     }
 
     fn new(
-        devices: Vec<Box<dyn Device>>,
+        devices: Vec<Opened>,
         mut choices: Vec<Choice>,
         workers: usize,
         mut notices: Vec<String>,
     ) -> Arc<Self> {
-        let used =
+        let is_used =
             |device: &dyn Device| choices.iter().any(|choice| choice.device == device.name());
-        let devices: Vec<Used> = devices
-            .into_iter()
-            .filter(|device| used(device.as_ref()))
-            .map(|device| Used::plan(device, workers.max(1)))
-            .collect();
-        notices.extend(devices.iter().filter_map(|used| crowded(used.device.as_ref())));
+        let mut used = Vec::new();
+        for (device, opener) in devices.into_iter().filter(|(device, _)| is_used(device.as_ref())) {
+            notices.extend(crowded(device.as_ref()));
+            used.push(Arc::new(Used::plan(device, opener, workers.max(1))));
+        }
+        let devices = used;
         for used in &devices {
-            let model = used.device.model();
-            let own = choices.iter_mut().filter(|choice| choice.device == used.device.name());
-            own.for_each(|choice| choice.reason += &format!("; {model}"));
+            let own = choices.iter_mut().filter(|choice| choice.device == used.name);
+            own.for_each(|choice| choice.reason += &format!("; {}", used.model));
         }
         let place = |kernel: Kernel| {
             let choice = choices.iter().find(|choice| choice.kernel == kernel.name())?;
-            devices.iter().position(|used| used.device.name() == choice.device)
+            devices.iter().position(|used| used.name == choice.device)
         };
         let places = Kernel::ALL.map(place);
         let (withdrawn, notices) = (AtomicU32::new(0), Mutex::new(notices));
         Arc::new(Self { devices, places, withdrawn, choices, notices })
+    }
+
+    /// The same with what was lost opened anew, for the next job; `None` when there is nothing that was lost, or
+    /// none of it is back.
+    ///
+    /// A device is tried half a minute after it failed at the earliest, and is back when all its kernels give right
+    /// results. That is told; that it is still lost is not. This takes as long as opening it and a short check.
+    pub fn renewed(&self) -> Option<Arc<Self>> {
+        let (mut devices, mut choices) = (self.devices.clone(), self.choices.clone());
+        let (mut notices, mut withdrawn) = (Vec::new(), self.withdrawn.load(Ordering::Relaxed));
+        for (place, used) in devices.iter_mut().enumerate() {
+            let Some(again) = used.again() else { continue };
+            let answers = "gives right results again: it is used again";
+            notices.push(format!("device '{}' ({}) {answers}", again.name, again.model));
+            notices.extend(again.device().and_then(|device| crowded(device.as_ref())));
+            for choice in choices.iter_mut().filter(|choice| choice.device == again.name) {
+                let before = choice.reason.strip_suffix(&used.model);
+                choice.reason = before.unwrap_or(&choice.reason).to_owned() + &again.model;
+            }
+            let own = self.places.iter().enumerate().filter(|(_, of)| **of == Some(place));
+            own.for_each(|(kernel, _)| withdrawn &= !(1 << kernel));
+            *used = Arc::new(again);
+        }
+        let (withdrawn, places) = (AtomicU32::new(withdrawn), self.places);
+        let renewed = |notices| Self { devices, places, withdrawn, choices, notices };
+        (!notices.is_empty()).then(|| Arc::new(renewed(Mutex::new(notices))))
+    }
+
+    /// Whether a device was lost.
+    pub fn has_lost(&self) -> bool {
+        self.devices.iter().any(|used| used.is_lost())
     }
 
     /// A queue for one worker: every kernel goes to its device, and to the CPU where that fails.
@@ -199,10 +246,10 @@ impl Assignment {
     /// Errors: those of the CPU. On a device it may fail: the CPU takes the kernel over, with a notice.
     pub fn genome(&self, words: Shared<GenomeWord>) -> Result<Genome, Error> {
         let bytes = size_of_val((*words).as_ref()) as u64;
-        if let Some(device) = self.device_for_table(Kernel::Ungapped, bytes) {
-            match Genome::load(device, Arc::clone(&words)) {
+        if let Some((place, device)) = self.device_for_table(Kernel::Ungapped, bytes) {
+            match Genome::load(device.as_ref(), Arc::clone(&words)) {
                 Ok(genome) => return Ok(genome),
-                Err(error) => self.withdraw(Kernel::Ungapped, &with_causes(&error)),
+                Err(error) => self.table_failed(Kernel::Ungapped, place, &error),
             }
         }
         Genome::load(open("cpu")?.as_ref(), words)
@@ -222,10 +269,11 @@ impl Assignment {
     ) -> Result<SeedTable, Error> {
         let bytes = size_of_val((*buckets).as_ref()) + size_of_val((*entries).as_ref());
         let bytes = bytes as u64;
-        if let Some(device) = self.device_for_table(Kernel::Lookup, bytes) {
-            match SeedTable::load(device, Arc::clone(&buckets), Arc::clone(&entries), bits) {
+        if let Some((place, device)) = self.device_for_table(Kernel::Lookup, bytes) {
+            let (buckets, entries) = (Arc::clone(&buckets), Arc::clone(&entries));
+            match SeedTable::load(device.as_ref(), buckets, entries, bits) {
                 Ok(table) => return Ok(table),
-                Err(error) => self.withdraw(Kernel::Lookup, &with_causes(&error)),
+                Err(error) => self.table_failed(Kernel::Lookup, place, &error),
             }
         }
         SeedTable::load(open("cpu")?.as_ref(), buckets, entries, bits)
@@ -247,7 +295,8 @@ impl Assignment {
         self.choices.clone()
     }
 
-    /// What the operator should know: devices that were lost, memory that did not suffice.
+    /// What the operator should know, in the order in which it happened: devices that were lost or are back, memory
+    /// that did not suffice.
     pub fn notices(&self) -> Vec<String> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -256,8 +305,7 @@ impl Assignment {
     pub(super) fn device_of(&self, kernel: Kernel) -> Option<usize> {
         let place = self.places[kernel as usize]?;
         let withdrawn = self.withdrawn.load(Ordering::Relaxed) >> kernel as u32 & 1 == 1;
-        let lost = self.devices[place].lost.load(Ordering::Relaxed);
-        (!withdrawn && !lost).then_some(place)
+        (!withdrawn && !self.devices[place].is_lost()).then_some(place)
     }
 
     /// How many devices there are besides the CPU.
@@ -272,7 +320,7 @@ impl Assignment {
         let used = &self.devices[place];
         loop {
             let piece_bytes = used.piece_bytes.load(Ordering::Relaxed);
-            match used.device.queue(piece_bytes) {
+            match used.queue(piece_bytes) {
                 Err(error @ Error::NoMemory { .. }) => {
                     if !self.halve(place, piece_bytes) {
                         return Err(error);
@@ -306,21 +354,14 @@ impl Assignment {
     /// new queue may be opened.
     pub(super) fn goes_on(&self, place: usize, error: &Error) -> bool {
         let used = &self.devices[place];
-        let goes_on = !used.lost.load(Ordering::Relaxed) && used.device.survives();
+        // Not held on to: it is dropped where it is given up.
+        let goes_on = used.device().is_some_and(|device| device.survives());
         if goes_on {
             self.tell(format!("{}; another card goes on", with_causes(error)));
-        } else {
-            self.lose(place, error);
-        }
-        goes_on
-    }
-
-    /// Gives a device up for the run; told once.
-    fn lose(&self, place: usize, error: &Error) {
-        let used = &self.devices[place];
-        if !used.lost.swap(true, Ordering::Relaxed) {
+        } else if used.lose() {
             self.tell(format!("{}; the CPU goes on", with_causes(error)));
         }
+        goes_on
     }
 
     /// Says that a worker goes on without a device for lack of its memory; told once.
@@ -334,27 +375,33 @@ impl Assignment {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
     }
 
-    /// The device that a table of `bytes` is to be put on, if there is one and it fits beside the queues to
-    /// come.
-    fn device_for_table(&self, kernel: Kernel, bytes: u64) -> Option<&dyn Device> {
-        let used = &self.devices[self.device_of(kernel)?];
-        let open = used.queues_open.load(Ordering::Relaxed);
-        let queues = used.queues_planned.saturating_sub(open) as u64;
-        let piece_bytes = used.piece_bytes.load(Ordering::Relaxed);
-        let wanted = bytes + queues * used.device.queue_bytes(piece_bytes);
-        let room = used.device.room(wanted);
+    /// The device that a table of `bytes` is to be put on, and its place, if there is one and it fits beside the
+    /// queues to come.
+    fn device_for_table(&self, kernel: Kernel, bytes: u64) -> Option<(usize, Arc<dyn Device>)> {
+        let place = self.device_of(kernel)?;
+        let used = &self.devices[place];
+        let device = used.device()?;
+        let (wanted, queues, room) = used.room_beside(device.as_ref(), bytes);
         if room >= wanted {
-            return Some(used.device.as_ref());
+            return Some((place, device));
         }
-        let name = used.device.name();
         self.withdraw(
             kernel,
             &format!(
                 "a table of {bytes} bytes and {queues} queues take {wanted} bytes of device \
-                 '{name}', which has {room} for this run"
+                 '{}', which has {room} for this run",
+                used.name
             ),
         );
         None
+    }
+
+    /// What follows from an error of putting a table on a device: the CPU takes the kernel over, and, where the
+    /// device failed, all that it does.
+    fn table_failed(&self, kernel: Kernel, place: usize, error: &Error) {
+        if matches!(error, Error::NoMemory { .. }) || self.goes_on(place, error) {
+            self.withdraw(kernel, &with_causes(error));
+        }
     }
 
     /// Gives a kernel to the CPU for the rest of the run.
@@ -362,27 +409,6 @@ impl Assignment {
         let bit = 1 << kernel as u32;
         if self.withdrawn.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             self.tell(format!("{} is done by the CPU: {reason}", kernel.name()));
-        }
-    }
-}
-
-impl Used {
-    /// Plans the memory of as many queues.
-    fn plan(device: Box<dyn Device>, workers: usize) -> Self {
-        let of_pieces = |piece_bytes| workers as u64 * device.queue_bytes(piece_bytes);
-        let wanted = of_pieces(PIECE_BYTES).min(QUEUES_BYTES_MAX);
-        let room = (device.room(2 * wanted) / 2).min(wanted);
-        let mut piece_bytes = PIECE_BYTES;
-        while of_pieces(piece_bytes) > room && piece_bytes > PIECE_BYTES_MIN {
-            piece_bytes /= 2;
-        }
-        Self {
-            device,
-            lost: AtomicBool::new(false),
-            lacked_memory: AtomicBool::new(false),
-            piece_bytes: AtomicUsize::new(piece_bytes),
-            queues_planned: workers,
-            queues_open: AtomicUsize::new(0),
         }
     }
 }

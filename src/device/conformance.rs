@@ -1,6 +1,7 @@
 //! Every kernel on a device against its scalar twin: edges, then random shapes.
 //!
-//! The suite of the tests, and of `dsgd device check` on a machine that the tests never saw.
+//! The suite of the tests, of `dsgd device check` on a machine that the tests never saw, and of devices that were
+//! lost and may be back.
 
 pub mod double;
 mod jobs;
@@ -214,7 +215,6 @@ fn check_at(device: &dyn Device, sizes: &[(usize, usize, usize)]) -> Outcome {
 }
 
 /// A short check of a queue that stands before `device`.
-#[cfg(test)]
 pub(super) fn check_queue(device: &dyn Device, queue: &mut dyn Queue) -> Outcome {
     let tables = jobs::tables(device, &mut Noise(77)).map_err(|error| error.to_string())?;
     check(&tables, queue, 1, 4096)

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
@@ -48,13 +48,19 @@ const SOURCES: [&str; FUNCTIONS.len()] = [
     source!("lookup"),
 ];
 
-/// Opens all cards; the kernels are compiled once a process.
+/// Opens all cards: found once a process, and again when one of them has failed.
 pub(super) fn open() -> Result<Box<dyn Device>, Error> {
-    static CARDS: OnceLock<Result<Arc<Cards>, String>> = OnceLock::new();
-    match CARDS.get_or_init(Cards::find) {
-        Ok(cards) => Ok(Box::new(Arc::clone(cards))),
-        Err(reason) => Err(Error::absent(NAME, reason)),
+    static CARDS: Mutex<Option<Arc<Cards>>> = Mutex::new(None);
+    let mut known = CARDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.as_ref().is_some_and(|cards| cards.has_failed()) {
+        // First of all: a card's context, and its failure, stay while anything is left of it.
+        *known = None;
     }
+    if known.is_none() {
+        *known = Some(Cards::find().map_err(|reason| Error::absent(NAME, reason))?);
+    }
+    let cards = known.as_ref().map(Arc::clone).expect("they were found");
+    Ok(Box::new(cards))
 }
 
 impl Device for Arc<Cards> {

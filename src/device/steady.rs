@@ -2,7 +2,7 @@
 //! the CPU does, from the same inputs and with the same results.
 //!
 //! Memory that a device does not have is asked for by halves. A device that failed once is not asked
-//! again by any worker of the run: a card that was lost does not come back within a job.
+//! again by any worker of the job: [`Assignment::renewed`] is for the next one.
 
 use std::sync::Arc;
 

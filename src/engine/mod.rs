@@ -124,8 +124,6 @@ pub struct CallReport {
     pub alignment_index: Vec<u8>,
     /// Which device was chosen for each kernel of the engine, and why.
     pub devices: Vec<KernelDevice>,
-    /// What the operator should know of the devices: what was lost, and what did not fit.
-    pub notices: Vec<String>,
 }
 
 /// An engine: reads in, a BGZF-compressed, coordinate-ordered VCF 4.3 out.

@@ -42,6 +42,7 @@ pub struct Site {
     stores: Arc<Mutex<BTreeMap<SiteId, Arc<dyn ShareStore>>>>,
     references: Arc<Mutex<BTreeMap<String, Arc<LoadedReference>>>>,
     devices: Arc<Mutex<Option<Arc<Assignment>>>>,
+    in_use: Mutex<Option<devices::InUse>>,
 }
 
 impl Site {
@@ -59,11 +60,12 @@ impl Site {
             stores: Arc::default(),
             references: Arc::default(),
             devices: Arc::default(),
+            in_use: Mutex::default(),
         })
     }
 
-    /// The same site for one request of a daemon: with notices and traffic of its own, so that a
-    /// report or receipt says what its own work took, and nothing of other people's.
+    /// The same site for one request of a daemon: with notices, traffic and a choice of devices of its own, so
+    /// that a report or receipt says what its own work took, and nothing of other people's.
     pub(crate) fn for_one_request(&self) -> Self {
         Self {
             settings: self.settings.clone(),
@@ -74,6 +76,7 @@ impl Site {
             stores: self.stores.clone(),
             references: self.references.clone(),
             devices: self.devices.clone(),
+            in_use: Mutex::default(),
         }
     }
 

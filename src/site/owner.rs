@@ -11,7 +11,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::{Chunk, Fault, Faulty, Pool, SampleName, ShareLetter, SiteId};
 use crate::control::{Deposit, Member, Role, State};
 use crate::device::Kernel;
-use crate::device::assign::{Assignment, KernelDevice};
+use crate::device::assign::KernelDevice;
 use crate::flow::{Flow, Meters, StageReport, limiting_stage};
 use crate::io::StreamWriter;
 use crate::key::{self, Provenance, RandomSettings};
@@ -140,7 +140,7 @@ impl Site {
             stages,
             keys: self.link_use(),
             devices: devices.described(&[Kernel::Split]),
-            notices: self.notices_with(&devices),
+            notices: self.notices_with_devices(),
         })
     }
 
@@ -311,14 +311,8 @@ impl Site {
             stages,
             keys: self.link_use(),
             devices: restore.devices.described(&[Kernel::Restore]),
-            notices: self.notices_with(&restore.devices),
+            notices: self.notices_with_devices(),
         })
-    }
-
-    /// What the operator should know of this work, and of the devices it was done with.
-    fn notices_with(&self, devices: &Assignment) -> Vec<String> {
-        devices.notices().into_iter().for_each(|notice| self.notices.add(notice));
-        self.notices.all()
     }
 
     /// Lets every holder read its shares of a deposit; names the damaged stripes.

@@ -100,6 +100,12 @@ impl LoadedReference {
         Ok(slot.insert(native).clone())
     }
 
+    /// Drops the engine if tables of it lie on a device that does not use them any more.
+    pub(super) fn drop_idle_tables(&self) {
+        let mut slot = self.native.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = slot.take().filter(|native| !native.has_idle_tables());
+    }
+
     /// The engine `name` for this reference; the kernels of our own run where `devices` says.
     pub fn engine(
         &self,

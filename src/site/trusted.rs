@@ -51,7 +51,7 @@ impl Site {
         report.stages = meters.snapshot();
         report.limiting_stage =
             limiting_stage(&report.stages).map_or_else(String::new, |stage| stage.stage.clone());
-        report.notices.splice(0..0, self.notices.all());
+        report.notices.splice(0..0, self.notices_with_devices());
         report.keys = self.link_use();
         Ok(report)
     }
@@ -153,7 +153,7 @@ impl Site {
         let folder = self.settings.state.join("receipts");
         let path = folder.join(format!("{}.json", receipt.job));
         write_new(&folder, &path, receipt.to_json().as_bytes())?;
-        let notices = self.notices.all();
+        let notices = self.notices_with_devices();
         Ok(DeliverReport { receipt, filter: filtered, transfer_seconds, links, notices })
     }
 

@@ -32,7 +32,7 @@ impl Device for Twin {
 #[test]
 fn every_kernel_is_chosen_and_does_its_work() {
     let twin = Assignment::everything_on(Box::new(Twin), 2);
-    let fastest = Assignment::fastest_of(vec![Box::new(Twin)], 2);
+    let fastest = Assignment::fastest_of(vec![(Box::new(Twin), None)], 2);
     for run in [Assignment::cpu(), twin, fastest] {
         let chosen: Vec<_> = run.choices().iter().map(|choice| choice.kernel).collect();
         assert!(Kernel::ALL.iter().all(|kernel| chosen.contains(&kernel.name())));

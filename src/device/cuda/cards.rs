@@ -133,6 +133,11 @@ impl Cards {
         cards.join(", ")
     }
 
+    /// Whether one of them has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.cards.iter().any(Card::is_lost)
+    }
+
     /// Whether they are those of the simulated driver, `kernels/shim/driver.cpp`.
     pub(super) fn are_simulated(&self) -> bool {
         self.cards.iter().all(|card| card.model == "simulated card")

@@ -1,11 +1,13 @@
 //! A run goes on when its devices do not: lost at any call, by any number of workers, or out of memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 use crate::device::Device;
+use crate::device::assign::Opener;
 use crate::device::conformance::check_queue;
 use crate::device::conformance::double::{Double, Given};
 use crate::device::table::Resident;
@@ -28,6 +30,9 @@ struct Weak {
     table_bytes: u64,
     /// What a run may plan with.
     free: u64,
+    /// Whether it gives wrong results without an error.
+    lies: bool,
+    fails_at_tables: bool,
 }
 
 const NEVER: usize = usize::MAX / 2;
@@ -43,6 +48,8 @@ impl Weak {
             calls_a_card: 0,
             table_bytes: u64::MAX,
             free: u64::MAX,
+            lies: false,
+            fails_at_tables: false,
         }
     }
 
@@ -85,6 +92,10 @@ impl Device for Weak {
     }
 
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        if self.fails_at_tables {
+            self.cards.store(0, Ordering::SeqCst);
+            return Err(Error::failed("weak", "take a table")("it was lost"));
+        }
         let bytes = parts.iter().map(|part| 4 * part.len()).sum::<usize>();
         if bytes as u64 > self.table_bytes {
             return Err(Error::NoMemory { device: "weak", piece_bytes: bytes });
@@ -99,20 +110,23 @@ impl Weak {
         let less = |calls: &AtomicUsize| {
             calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
         };
-        let error = match (less(&self.calls), less(&self.memory_calls)) {
+        let outcome = match (less(&self.calls), less(&self.memory_calls)) {
             (Err(_), _) => {
                 let one = |cards: usize| cards.checked_sub(1);
                 let _ = self.cards.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one);
                 self.calls.store(self.calls_a_card, Ordering::SeqCst);
-                Error::failed("weak", "go on")("it was lost")
+                Err(Error::failed("weak", "go on")("it was lost"))
             }
-            (_, Err(_)) if piece_bytes > 100_000 => Error::NoMemory { device: "weak", piece_bytes },
+            (_, Err(_)) if piece_bytes > 100_000 => {
+                Err(Error::NoMemory { device: "weak", piece_bytes })
+            }
+            _ if self.lies => Ok(()),
             _ => return Ok(()),
         };
         if let Given::Bytes(data, _) = given {
             data.fill(0xdd);
         }
-        Err(error)
+        outcome
     }
 }
 
@@ -220,5 +234,88 @@ fn tables_and_queues_are_planned_together() {
         let genome = run.genome(Arc::new(vec![GenomeWord::default(); 4])).unwrap();
         assert_eq!(size_of_val(genome.words()), 96);
         assert_eq!(run.on_cpu(Kernel::Ungapped), !fits);
+    }
+}
+
+/// What opens the device that is there at the time, and counts how often it was asked.
+fn opener(rest: Duration) -> (Opener, Arc<Mutex<Option<Weak>>>, Arc<AtomicUsize>) {
+    let (there, asked) = (Arc::new(Mutex::new(Some(Weak::lost_after(0)))), Arc::default());
+    let (of, count) = (Arc::clone(&there), Arc::<AtomicUsize>::clone(&asked));
+    let open = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        let device = of.lock().unwrap().clone().ok_or(Error::absent("weak", "it is gone"))?;
+        Ok(Box::new(device) as Box<dyn Device>)
+    };
+    (Opener { open: Box::new(open), rest }, there, asked)
+}
+
+#[test]
+fn a_device_that_was_lost_is_used_by_the_next_job_once_its_results_are_right() {
+    let (opener, there, asked) = opener(Duration::ZERO);
+    let asked = || asked.load(Ordering::SeqCst);
+    let first = Assignment::everything_opened_by(opener, 1).unwrap();
+    assert!(!first.has_lost() && first.renewed().is_none() && asked() == 1, "it was not lost");
+    let lost = there.lock().unwrap().take().unwrap();
+    assert_eq!(check_queue(&Weak::new(), &mut first.queue().unwrap()), Ok(()));
+    assert!(first.has_lost() && first.notices().len() == 1);
+    assert_eq!(Arc::strong_count(&lost.calls), 1, "nothing is left of it");
+
+    let lies = Weak { lies: true, ..Weak::new() };
+    for not_yet in [None, Some(Weak::lost_after(0)), Some(Weak::lost_after(40)), Some(lies)] {
+        let before = asked();
+        *there.lock().unwrap() = not_yet;
+        assert!(first.renewed().is_none() && asked() == before + 1);
+    }
+    assert_eq!(first.notices().len(), 1, "nothing is said of it again");
+
+    let whole = Weak::new();
+    *there.lock().unwrap() = Some(whole.clone());
+    let second = first.renewed().unwrap();
+    let back = "device 'weak' (for tests) gives right results again: it is used again";
+    assert_eq!(second.notices(), [back]);
+    assert!(Kernel::ALL.iter().all(|kernel| first.on_cpu(*kernel) && !second.on_cpu(*kernel)));
+    assert_eq!(second.choices()[0].reason, "it was asked for; for tests");
+    let calls = whole.calls.load(Ordering::SeqCst);
+    assert_eq!(check_queue(&whole, &mut second.queue().unwrap()), Ok(()));
+    assert!(whole.calls.load(Ordering::SeqCst) < calls, "it does the work");
+    assert!(second.renewed().is_none());
+
+    whole.calls.store(0, Ordering::SeqCst);
+    assert_eq!(check_queue(&Weak::new(), &mut second.queue().unwrap()), Ok(()));
+    assert_eq!(second.notices().len(), 2);
+    *there.lock().unwrap() = Some(Weak::new());
+    assert_eq!(second.renewed().unwrap().notices(), [back]);
+}
+
+#[test]
+fn a_device_that_failed_a_moment_ago_is_left_alone() {
+    let (opener, there, asked) = opener(Duration::from_secs(3600));
+    let run = Assignment::everything_opened_by(opener, 1).unwrap();
+    assert_eq!(check_queue(&Weak::new(), &mut run.queue().unwrap()), Ok(()));
+    *there.lock().unwrap() = Some(Weak::new());
+    assert!(run.has_lost() && run.renewed().is_none());
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_device_lost_while_it_takes_a_table_is_lost_and_its_tables_return_with_it() {
+    let (opener, there, _) = opener(Duration::ZERO);
+    *there.lock().unwrap() = Some(Weak { fails_at_tables: true, ..Weak::new() });
+    let run = Assignment::everything_opened_by(opener, 1).unwrap();
+    let genome = |run: &Assignment| run.genome(Arc::new([GenomeWord::default()])).unwrap();
+    assert!(genome(&run).resident().is::<()>() && run.has_lost());
+    assert!(run.on_cpu(Kernel::Align));
+    assert_eq!(
+        run.notices(),
+        ["device 'weak' failed to take a table: it was lost; the CPU goes on"]
+    );
+    // One whose memory does not suffice keeps its other kernels; another's memory may.
+    for (table_bytes, fits) in [(4, false), (u64::MAX, true)] {
+        *there.lock().unwrap() = Some(Weak { table_bytes, ..Weak::new() });
+        let Some(run) = run.renewed() else {
+            assert!(!fits, "the check's own tables do not fit");
+            continue;
+        };
+        assert_eq!((genome(&run).resident().is::<()>(), run.on_cpu(Kernel::Align)), (!fits, false));
     }
 }

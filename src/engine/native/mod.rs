@@ -76,9 +76,14 @@ impl Native {
         Ok(Self { offload: Arc::new(Offload::new(index, devices)?) })
     }
 
-    /// Whether its kernels run where `devices` says.
+    /// Whether its kernels run where `devices` says, over tables that are still used.
     pub fn runs_on(&self, devices: &Arc<Assignment>) -> bool {
         self.offload.runs_on(devices)
+    }
+
+    /// Whether it keeps a table on a device that does not use it any more.
+    pub fn has_idle_tables(&self) -> bool {
+        self.offload.has_idle_tables()
     }
 
     /// The index.

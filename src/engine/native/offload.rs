@@ -58,9 +58,16 @@ impl Offload {
         Ok(Self { genome, seeds: seeds.transpose()?, index, devices })
     }
 
-    /// Whether it is for these devices.
+    /// Whether it is for these devices, and they still use the tables that were put there.
     pub fn runs_on(&self, devices: &Arc<Assignment>) -> bool {
-        Arc::ptr_eq(&self.devices, devices)
+        Arc::ptr_eq(&self.devices, devices) && !self.has_idle_tables()
+    }
+
+    /// Whether the CPU has taken over what a table was made for.
+    pub fn has_idle_tables(&self) -> bool {
+        let on_cpu = |kernel| self.devices.on_cpu(kernel);
+        self.genome.is_some() && on_cpu(Kernel::Ungapped)
+            || self.seeds.is_some() && on_cpu(Kernel::Lookup)
     }
 
     /// The index.
@@ -68,9 +75,9 @@ impl Offload {
         &self.index
     }
 
-    /// Which device each kernel of the engine was given to, and what became of that.
-    pub fn described(&self) -> (Vec<KernelDevice>, Vec<String>) {
-        (self.devices.described(&KERNELS), self.devices.notices())
+    /// Which device each kernel of the engine was given to.
+    pub fn described(&self) -> Vec<KernelDevice> {
+        self.devices.described(&KERNELS)
     }
 
     /// A queue for one worker. Errors: the CPU's.

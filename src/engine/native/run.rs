@@ -102,7 +102,7 @@ pub fn run(
         report.alignment_index = index;
     }
     call_all(engine, request, &bins, &duplicates, meters, vcf, &mut report)?;
-    (report.devices, report.notices) = engine.offload.described();
+    report.devices = engine.offload.described();
     Ok(report)
 }
 
