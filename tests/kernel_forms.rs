@@ -58,7 +58,7 @@ fn ports(text: &str) -> Vec<String> {
 /// How often the body of a labelled loop reads or writes each bundle of ports, by the ports' names or by those
 /// of pointers into what they show.
 fn accesses(text: &str, label: &str) -> BTreeMap<String, u64> {
-    let (_, from) = text.split_once(&format!("\n{label}:\n")).unwrap();
+    let (_, from) = text.split_once(&format!("{label}:\n")).unwrap();
     let (mut depth, mut end) = (0, 0);
     for (at, letter) in from.char_indices() {
         depth += i32::from(letter == '{') - i32::from(letter == '}');
