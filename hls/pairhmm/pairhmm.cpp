@@ -42,8 +42,9 @@ short least(short a, short b) {
     return a < b ? a : b;
 }
 
-void load(const unsigned int *input, unsigned job, unsigned jobs, Job &read_job,
-          Read read[pairhmm_rows_max], unsigned int haplotype[columns_max]) {
+void load(const unsigned int *input, const unsigned int header[header_words], unsigned job,
+          unsigned jobs, Job &read_job, Read read[pairhmm_rows_max],
+          unsigned int haplotype[columns_max]) {
     const unsigned int *entry = input + header_words + entry_words * job;
     const unsigned int *data = input + header_words + entry_words * jobs;
     const unsigned read_at = entry[0], haplotype_at = entry[2], bases = entry[3], low = entry[4];
@@ -59,7 +60,7 @@ load_read:
     for (unsigned row = 0; row < read_job.rows; row++) {
 #pragma HLS PIPELINE II=1
         const unsigned int both = data[read_at + row / 2] >> (16 * (row % 2)) & 0xffffu;
-        const unsigned int penalties = input[penalties_at + (both >> 8)];
+        const unsigned int penalties = header[(penalties_at + (both >> 8)) % header_words];
         const short agree = penalties & 0xffffu;
         const unsigned char base = both & 0xffu;
         read[row].base = base;
@@ -143,20 +144,32 @@ fill:
     }
 }
 
-} // namespace
-
-// `input`: header, entries and data; `output`: the same memory, where results go from word `output_at`.
-void pairhmm(const unsigned int *input, unsigned int *output, unsigned jobs, unsigned output_at) {
-#pragma HLS INTERFACE m_axi port=input bundle=gmem0
-#pragma HLS INTERFACE m_axi port=output bundle=gmem1
+void compute(const unsigned int *input, const unsigned int header[header_words],
+             unsigned int *output, unsigned jobs, unsigned output_at) {
 jobs:
     for (unsigned job = 0; job < jobs; job++) {
 #pragma HLS DATAFLOW
         Job read_job;
         Read read[pairhmm_rows_max];
         unsigned int haplotype[columns_max], result;
-        load(input, job, jobs, read_job, read, haplotype);
+        load(input, header, job, jobs, read_job, read, haplotype);
         fill(read_job, read, haplotype, result);
         output[output_at + job] = result;
     }
+}
+
+} // namespace
+
+// `input`: header, entries and data; `output`: the same memory, where results go from word `output_at`.
+void pairhmm(const unsigned int *input, unsigned int *output, unsigned jobs, unsigned output_at) {
+#pragma HLS INTERFACE m_axi port=input bundle=gmem0
+#pragma HLS INTERFACE m_axi port=output bundle=gmem1
+    // A port gives one word a cycle, and the reads themselves take it: the penalties are kept here.
+    unsigned int header[header_words];
+load_header:
+    for (int at = 0; at < header_words; at++) {
+#pragma HLS PIPELINE II=1
+        header[at] = input[at];
+    }
+    compute(input, header, output, jobs, output_at);
 }

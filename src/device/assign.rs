@@ -399,7 +399,9 @@ impl Assignment {
     /// What follows from an error of putting a table on a device: the CPU takes the kernel over, and, where the
     /// device failed, all that it does.
     fn table_failed(&self, kernel: Kernel, place: usize, error: &Error) {
-        if matches!(error, Error::NoMemory { .. }) || self.goes_on(place, error) {
+        if matches!(error, Error::NoMemory { .. } | Error::NoTable { .. })
+            || self.goes_on(place, error)
+        {
             self.withdraw(kernel, &with_causes(error));
         }
     }

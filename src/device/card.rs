@@ -73,17 +73,19 @@ pub(super) fn hold(folders: &[PathBuf], card: &str) -> Option<Lock> {
     }
 }
 
-/// Opens a lock's file, which another user may have made. Nothing is read from it or written to it.
+/// Opens a lock's file, which another user may have made: what is no plain file is refused, and a pipe that
+/// nobody writes to is not waited for. Nothing is read from it or written to it.
 fn open(path: &Path) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false);
-            options.mode(0o644).custom_flags(flags).open(path)
+            options.mode(0o644).custom_flags(flags).open(path)?
         }
-        opened => opened,
-    }
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 #[cfg(test)]
@@ -113,6 +115,25 @@ mod tests {
         std::os::unix::fs::symlink(&target, folder.path().join("dsgd-card-GPU-1.lock")).unwrap();
         assert!(hold(&[folder.path().into()], "GPU-1").is_some());
         assert!(!target.exists());
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_no_lock_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let name = "dsgd-card-GPU-1.lock";
+        let pipe = Command::new("mkfifo").arg(folder.path().join(name)).status();
+        assert!(pipe.unwrap().success());
+        std::fs::create_dir(folder.path().join("dsgd-card-GPU-2.lock")).unwrap();
+        let folders = [folder.path().to_path_buf(), other.path().to_path_buf()];
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let held = ["GPU-1", "GPU-2"].map(|card| hold(&folders, card));
+            told.send(held.map(|lock| lock.is_some_and(|lock| lock._file.is_some())))
+        });
+        let held = answer.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(held.expect("it waits for the pipe"), [true; 2], "in the next folder");
+        assert!(other.path().join(name).is_file());
     }
 
     const FOLDER: &str = "DSGD_TEST_LOCKS";

@@ -80,7 +80,7 @@ impl Device for Arc<Cards> {
         let column_bytes = stride(piece_bytes.clamp(1, 1 << 30));
         let lane = || {
             let lane = CardLane::new(card, &working, column_bytes);
-            lane.map_err(|error| card.failed("take memory", error, piece_bytes))
+            lane.map_err(|error| card.failed("take memory", error, no_memory(piece_bytes)))
         };
         let lanes = [lane()?, lane()?];
         let lanes = Lanes::new(lanes, column_bytes, Ability::CUDA);
@@ -90,13 +90,14 @@ impl Device for Arc<Cards> {
     /// Every card in use has the table: any of them may get the next queue.
     fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
         let working = self.working();
+        let table_bytes = parts.iter().map(|part| size_of_val(*part)).sum();
         let mut slices = Vec::new();
         for card in self.in_use(&working) {
+            let lacks = Error::NoTable { device: NAME, table_bytes };
             let slice = upload(card, parts);
-            let bytes = parts.iter().map(|part| 4 * part.len()).sum();
             slices.push((
                 card.number,
-                slice.map_err(|error| card.failed("take a table", error, bytes))?,
+                slice.map_err(|error| card.failed("take a table", error, lacks))?,
             ));
         }
         Ok(Arc::new(Table { slices, _working: working }))
@@ -142,11 +143,15 @@ impl Table {
     }
 }
 
+fn no_memory(piece_bytes: usize) -> Error {
+    Error::NoMemory { device: NAME, piece_bytes }
+}
+
 impl Card {
-    /// What an error of the driver means; a card that fails is not used again.
-    fn failed(&self, step: &'static str, error: DriverError, bytes: usize) -> Error {
+    /// What an error of the driver means: `lacks` where memory is short; a card that fails is not used again.
+    fn failed(&self, step: &'static str, error: DriverError, lacks: Error) -> Error {
         if error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            return Error::NoMemory { device: NAME, piece_bytes: bytes };
+            return lacks;
         }
         self.lose();
         Error::failed(NAME, step)(error)
@@ -190,6 +195,10 @@ impl CardLane {
         let memory = stream.alloc_zeros(bytes + scratch_bytes)?;
         let (card, _working) = (card.clone(), Arc::clone(working));
         Ok(Self { card, _working, stream, host, memory, down: 0..0 })
+    }
+
+    fn failed(&self, step: &'static str, error: DriverError) -> Error {
+        self.card.failed(step, error, no_memory(self.host.len() / COLUMNS))
     }
 
     /// Copies the inputs to where the card's copy reads them.
@@ -242,14 +251,14 @@ impl Lane for CardLane {
     ) -> Result<(), Error> {
         self.down = launch.down.clone();
         let started = self.fill(inputs).and_then(|()| self.submit(launch));
-        started.map_err(|error| self.card.failed("start work", error, 0))
+        started.map_err(|error| self.failed("start work", error))
     }
 
     fn finish<'a>(
         &mut self,
         outputs: impl Iterator<Item = (usize, &'a mut [u8])>,
     ) -> Result<(), Error> {
-        let failed = |error| self.card.failed("finish work", error, 0);
+        let failed = |error| self.failed("finish work", error);
         self.stream.synchronize().map_err(failed)?;
         let host = self.host.as_slice().map_err(failed)?;
         let results = &host[self.down.clone()];
@@ -291,5 +300,18 @@ mod tests {
                 assert!(has_name, "{name} for {capability:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_is_named_with_its_length() {
+        let device = match open() {
+            Ok(device) if device.is_simulated() => device,
+            _ => return eprintln!("skipped: no simulated CUDA driver"),
+        };
+        let part = vec![0; 1 << 20];
+        let Err(error) = device.table(&vec![&part[..]; 1100]) else { panic!("4.6 GB of 4.3") };
+        let said = "device 'cuda' has not the memory for a table of 4613734400 bytes";
+        assert_eq!(error.to_string(), said);
+        assert!(device.survives() && device.table(&[&part]).is_ok());
     }
 }

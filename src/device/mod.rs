@@ -325,6 +325,14 @@ pub enum Error {
         /// What was asked for.
         piece_bytes: usize,
     },
+    /// The device has not as much memory.
+    #[error("device '{device}' has not the memory for a table of {table_bytes} bytes")]
+    NoTable {
+        /// Its name in [`BACKENDS`].
+        device: &'static str,
+        /// The table's length.
+        table_bytes: usize,
+    },
     /// The device was there and failed.
     #[error("device '{device}' failed to {step}")]
     Failed {
@@ -356,7 +364,7 @@ impl Faulty for Error {
         match self {
             Error::Unknown { .. } => Fault::Config,
             Error::Absent { .. } => Fault::Unavailable,
-            Error::NoMemory { .. } | Error::Failed { .. } => Fault::System,
+            Error::NoMemory { .. } | Error::NoTable { .. } | Error::Failed { .. } => Fault::System,
         }
     }
 }

@@ -369,6 +369,20 @@ impl CardLane {
         checked(status, "finish work", "xrtBORead")
     }
 
+    /// Copies the results of a launch to where `Lanes` looks for them.
+    fn fetch(&self, launch: &Launch, results: &mut [u8]) -> Result<(), Error> {
+        let plan = Plan::of(launch);
+        let mut end = launch.down.start;
+        for (part, bytes) in &plan.outputs {
+            self.download(part * self.part_bytes, &mut results[end..end + bytes])?;
+            end += bytes;
+        }
+        if plan.outputs.is_empty() {
+            self.download(launch.down.start, &mut results[launch.down.clone()])?;
+        }
+        Ok(())
+    }
+
     fn run(&self, launch: &Launch, arguments: &[Argument]) -> Result<Handle, Error> {
         let kernel = Ability::HLS.functions.iter().position(|known| *known == launch.function);
         let kernel = kernel.map(|at| self.card.kernels[at]);
@@ -377,6 +391,16 @@ impl CardLane {
         // SAFETY: the kernel is the card's.
         let run = unsafe { (xrt.run_open)(kernel) };
         let run = run.ok_or_else(|| failed("start work", "xrtRunOpen"))?;
+        if let Err(error) = self.start_run(run, arguments) {
+            // SAFETY: it did not start, and nobody else has it.
+            unsafe { (xrt.run_close)(run) };
+            return Err(error);
+        }
+        Ok(run)
+    }
+
+    fn start_run(&self, run: Handle, arguments: &[Argument]) -> Result<(), Error> {
+        let xrt = &self.card.xrt;
         for (index, argument) in (0..).zip(arguments) {
             // SAFETY: the arguments have the types of the kernel's declaration in `hls/`.
             let status = unsafe {
@@ -389,8 +413,7 @@ impl CardLane {
             checked(status, "start work", "xrtRunSetArg")?;
         }
         // SAFETY: all arguments are set.
-        checked(unsafe { (xrt.run_start)(run) }, "start work", "xrtRunStart")?;
-        Ok(run)
+        checked(unsafe { (xrt.run_start)(run) }, "start work", "xrtRunStart")
     }
 
     /// Waits for what runs, if anything does.
@@ -432,20 +455,14 @@ impl Lane for CardLane {
     ) -> Result<(), Error> {
         let Some(launch) = self.wait()? else { return Ok(()) };
         let mut results = std::mem::take(&mut self.memory);
-        let plan = Plan::of(&launch);
-        let mut end = launch.down.start;
-        for (part, bytes) in &plan.outputs {
-            self.download(part * self.part_bytes, &mut results[end..end + bytes])?;
-            end += bytes;
-        }
-        if plan.outputs.is_empty() {
-            self.download(launch.down.start, &mut results[launch.down.clone()])?;
-        }
+        let fetched = self.fetch(&launch, &mut results);
+        // It is wiped when the lane is dropped, also where a download failed.
+        self.memory = results;
+        fetched?;
         let from = launch.down.start;
         for (at, output) in outputs {
-            output.copy_from_slice(&results[from + at..from + at + output.len()]);
+            output.copy_from_slice(&self.memory[from + at..from + at + output.len()]);
         }
-        self.memory = results;
         Ok(())
     }
 }
@@ -464,5 +481,70 @@ impl Drop for CardLane {
             }
             (self.card.xrt.buffer_free)(self.buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A lane of the simulated card, of which `spoil` changed functions; and the start of an XOR.
+    fn lane(spoil: impl FnOnce(&mut Xrt)) -> Option<(CardLane, Launch)> {
+        if std::env::var_os(IMAGE).is_none_or(|image| image != "simulated") {
+            eprintln!("skipped: {IMAGE} does not name the simulated image");
+            return None;
+        }
+        let mut card = Card::open(&CString::new("simulated").unwrap()).unwrap();
+        spoil(&mut card.xrt);
+        let launch = Launch {
+            function: Function::Xor,
+            threads: 4,
+            numbers: [4, 1, 0],
+            up: 128,
+            down: 0..64,
+            table: None,
+            shared_words: 0,
+        };
+        Some((CardLane::new(&Arc::new(card), 64).unwrap(), launch))
+    }
+
+    fn start(lane: &mut CardLane, launch: &Launch) -> Result<(), Error> {
+        lane.start(launch, [(0, &[7; 64][..]), (64, &[9; 64])].into_iter())
+    }
+
+    unsafe extern "C" fn only_to_card(_: Handle, direction: c_int, _: usize, _: usize) -> c_int {
+        if direction == TO_CARD { 0 } else { -5 }
+    }
+
+    #[test]
+    fn after_a_failed_download_the_lane_still_has_what_it_must_wipe() {
+        let Some((mut lane, launch)) = lane(|xrt| xrt.buffer_sync = only_to_card) else { return };
+        start(&mut lane, &launch).unwrap();
+        let mut output = [0; 64];
+        assert!(lane.finish([(0, &mut output[..])].into_iter()).is_err());
+        assert_eq!(lane.memory.len(), PARTS * lane.part_bytes);
+        assert_eq!(lane.memory[..128], [[7; 64], [9; 64]].concat());
+    }
+
+    unsafe extern "C" fn refuse(_: Handle) -> c_int {
+        -5
+    }
+
+    static CLOSED: AtomicUsize = AtomicUsize::new(0);
+
+    unsafe extern "C" fn count_closed(_: Handle) -> c_int {
+        CLOSED.fetch_add(1, Ordering::Relaxed);
+        0
+    }
+
+    #[test]
+    fn a_run_that_does_not_start_is_closed() {
+        let spoilt = lane(|xrt| (xrt.run_start, xrt.run_close) = (refuse, count_closed));
+        let Some((mut lane, launch)) = spoilt else { return };
+        assert!(start(&mut lane, &launch).is_err());
+        assert_eq!(CLOSED.load(Ordering::Relaxed), 1);
+        assert!(lane.running.is_none());
     }
 }

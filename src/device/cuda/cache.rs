@@ -65,10 +65,15 @@ fn read(path: &Path, name: &blake3::Hash) -> Option<Vec<u8>> {
     let ours = |metadata: fs::Metadata| {
         metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
     };
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
+    // Whose the folder is comes first, and what is opened is not waited for: it may be somebody's pipe.
+    if !ours(fs::metadata(path.parent()?).ok()?) {
+        return None;
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let metadata = file.metadata().ok()?;
     let sound = metadata.is_file() && metadata.len() <= FILE_BYTES_MAX;
-    if !sound || !ours(metadata) || !ours(fs::metadata(path.parent()?).ok()?) {
+    if !sound || !ours(metadata) {
         return None;
     }
     let mut bytes = Vec::new();
@@ -159,6 +164,20 @@ mod tests {
         assert!(!ask(&cache, &parts));
         fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(ask(&cache, &parts), "anybody could have put it there");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_an_image_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = in_folder(folder.path());
+        assert!(ask(&cache, &[b"source"]));
+        let path = folder.path().join("dsgd/cuda").join(digest(&[b"source"]).to_hex().as_str());
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(ask(&cache, &[b"source"])));
+        let compiled = answer.recv_timeout(std::time::Duration::from_secs(60));
+        assert!(compiled.expect("it waits for the pipe"));
     }
 
     #[test]
