@@ -5,7 +5,9 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::environment::Environment;
-use crate::device::measure::{Choice, Effort, Figure, Unit, choose, measure_together};
+use crate::device::measure::{
+    Choice, Effort, Figure, Unit, choose, measure_fitting, measure_together,
+};
 use crate::device::{BACKENDS, Device, Error, open};
 
 /// A device of this machine, or why there is none.
@@ -103,17 +105,13 @@ impl Report {
     }
 }
 
-/// Queues that other devices than the CPU are measured with at most.
-const QUEUES_MAX: usize = 4;
-
 fn by_workers(device: &dyn Device, effort: Effort) -> Result<Vec<Figure>, Error> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let most = if device.name() == "cpu" { cores } else { cores.min(QUEUES_MAX) };
     let mut figures = Vec::new();
-    if effort.limits && most > 1 {
+    if effort.limits && cores > 1 {
         figures = measure_together(device, effort, 1)?;
     }
-    figures.extend(measure_together(device, effort, most)?);
+    figures.extend(measure_fitting(device, effort, cores)?);
     Ok(figures)
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::card::Held;
-use super::measure::{Choice, Effort, choose, measure_together};
+use super::measure::{Choice, Effort, choose, measure_fitting};
 use super::setting::Setting;
 use super::steady::Steady;
 use super::table::{Genome, SeedTable, Shared};
@@ -153,10 +153,9 @@ impl Assignment {
         let mut notices = Vec::new();
         let cpu = open("cpu").expect("the CPU is always there");
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let together = workers.clamp(1, cores);
         let mut figures = Vec::new();
         for device in std::iter::once(&cpu).chain(devices.iter().map(|(device, _)| device)) {
-            match measure_together(device.as_ref(), Effort::SHORT, together) {
+            match measure_fitting(device.as_ref(), Effort::SHORT, workers.clamp(1, cores)) {
                 Ok(measured) => {
                     figures.extend(measured.into_iter().filter(|figure| {
                         Kernel::ALL

@@ -128,6 +128,9 @@ impl Effort {
     }
 }
 
+/// Queues that keep a card busy: more only take its memory.
+const QUEUES_MAX: usize = 4;
+
 /// Measures every kernel of a device on one queue, and this machine's memory beside it.
 ///
 /// Errors: those of the device; a kernel that panics is one that failed.
@@ -154,6 +157,24 @@ pub fn measure_together(
         .map(|(step, times)| Measured::new(*step, &effort, workers, times))
         .collect();
     Ok(figures(device, &measured, workers))
+}
+
+/// Likewise by as many of `workers` as keep the device busy, and fewer where it has not the memory for their
+/// queues.
+///
+/// Errors: as for [`measure`].
+pub fn measure_fitting(
+    device: &dyn Device,
+    effort: Effort,
+    workers: usize,
+) -> Result<Vec<Figure>, Error> {
+    let mut workers = if device.name() == "cpu" { workers } else { workers.min(QUEUES_MAX) };
+    loop {
+        match measure_together(device, effort, workers) {
+            Err(Error::NoMemory { .. }) if workers > 1 => workers /= 2,
+            measured => return measured,
+        }
+    }
 }
 
 /// One thing that is measured, for a harness that takes the time by itself.

@@ -234,7 +234,7 @@ impl Device for Arc<Gpu> {
             return Err(Error::failed(NAME, "take a table")(reason));
         }
         let step = "take a table";
-        self.asked(step, bytes, || {
+        let taken = self.asked(step, bytes, || {
             let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: None,
                 size: bytes as u64,
@@ -251,6 +251,10 @@ impl Device for Arc<Gpu> {
             drop(mapped);
             buffer.unmap();
             Ok(Arc::new(buffer) as Resident)
+        });
+        taken.map_err(|error| match error {
+            Error::NoMemory { device, .. } => Error::NoTable { device, table_bytes: bytes },
+            error => error,
         })
     }
 

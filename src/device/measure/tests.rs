@@ -1,5 +1,7 @@
 //! What is measured, with devices that lack something.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::limits::Bound;
 use super::*;
 use crate::device::table::Resident;
@@ -116,6 +118,39 @@ fn what_each_worker_does_is_never_too_little_to_mean_something() {
     assert_eq!(of(Effort::SHORT, 16), (4, 2000));
     assert_eq!(of(Effort::LONG, 2), (128, 25_000));
     assert_eq!(of(Effort::LONG, 128), (4, 2000));
+}
+
+/// The CPU, of which the third and the fourth queue find no memory.
+#[derive(Default)]
+struct Narrow(AtomicUsize);
+
+impl Device for Narrow {
+    fn name(&self) -> &'static str {
+        "narrow"
+    }
+
+    fn model(&self) -> String {
+        "for tests".into()
+    }
+
+    fn queue(&self, piece_bytes: usize) -> Result<Box<dyn Queue>, Error> {
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            2 | 3 => Err(Error::NoMemory { device: "narrow", piece_bytes }),
+            _ => open("cpu")?.queue(piece_bytes),
+        }
+    }
+
+    fn table(&self, parts: &[&[u32]]) -> Result<Resident, Error> {
+        open("cpu")?.table(parts)
+    }
+}
+
+#[test]
+fn a_device_without_memory_for_all_queues_is_measured_with_fewer() {
+    let narrow = Narrow::default();
+    let figures = measure_fitting(&narrow, LEAST, 64).unwrap();
+    assert!(figures.iter().all(|figure| figure.workers == 2));
+    assert_eq!(narrow.0.load(Ordering::SeqCst), 4 + 2, "four at first, then two");
 }
 
 /// The CPU with a fault.
