@@ -221,6 +221,12 @@ Result cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *strea
     return inside(from, bytes, stream) ? later(stream, [=] { std::memcpy(to, pointer(from), bytes); })
                                : invalid_value;
 }
+Result cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream *stream) {
+    Guard guard(lock);
+    return inside(from, bytes, stream) && inside(to, bytes, stream)
+               ? later(stream, [=] { std::memmove(pointer(to), pointer(from), bytes); })
+               : invalid_value;
+}
 Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream *stream) {
     Guard guard(lock);
     return inside(to, bytes, stream) ? later(stream, [=] { std::memset(pointer(to), value, bytes); })

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::environment::Environment;
 use crate::device::measure::{
-    Choice, Effort, Figure, Unit, choose, measure_fitting, measure_together,
+    Choice, Effort, Figure, Unit, beside_link, choose, measure_card, measure_fitting,
+    measure_together,
 };
 use crate::device::{BACKENDS, Device, Error, open};
 
@@ -107,12 +108,14 @@ impl Report {
 
 fn by_workers(device: &dyn Device, effort: Effort) -> Result<Vec<Figure>, Error> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let card = if effort.limits { measure_card(device, effort)? } else { Vec::new() };
     let mut figures = Vec::new();
     if effort.limits && cores > 1 {
         figures = measure_together(device, effort, 1)?;
     }
     figures.extend(measure_fitting(device, effort, cores)?);
-    Ok(figures)
+    beside_link(&mut figures, &card);
+    Ok([card, figures].concat())
 }
 
 /// A title, a bar for each figure, and the room below.

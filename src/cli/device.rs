@@ -227,9 +227,9 @@ fn describe(report: &Report) -> String {
 }
 
 const WHAT_COUNTS: &str = "
-Rates count bytes of the secret, of the data or of the copy, each once. The share of the copy counts bytes
+Rates count bytes of the secret, of the data or of the copy, each once. The share of a copy counts bytes
 moved, read and written: 2 for each byte of a copy, 3 for one that is changed in place by another text, 4
-for one that is split.
+for one that is split. Over a card's link as many bytes go, both ways together.
 ";
 
 /// Which device did which kernels, a line for each device and reason.

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{
@@ -18,12 +19,13 @@ use cudarc::driver::{
 use super::card::CardState;
 use super::lane::{Ability, COLUMNS, FUNCTIONS, Lane, Lanes, Launch, SCRATCH_COLUMNS, stride};
 use super::table::Resident;
-use super::{Device, Error, Queue};
+use super::{Device, Error, Queue, Rate};
 use cards::{Card, Cards, Working};
 
 mod cache;
 mod cards;
 mod compile;
+mod rates;
 
 const NAME: &str = "cuda";
 /// A kernel's text, after what all kernels need.
@@ -117,6 +119,13 @@ impl Device for Arc<Cards> {
 
     fn cards(&self) -> Vec<CardState> {
         self.states()
+    }
+
+    fn rates(&self, bytes: usize, time: Duration) -> Result<Vec<Rate>, Error> {
+        let working = self.working();
+        let card = self.next(&working)?;
+        let rates = rates::measure(card, bytes, time);
+        rates.map_err(|error| card.failed("measure a card", error, no_memory(bytes / COLUMNS)))
     }
 
     fn survives(&self) -> bool {
@@ -313,5 +322,17 @@ mod tests {
         let said = "device 'cuda' has not the memory for a table of 4613734400 bytes";
         assert_eq!(error.to_string(), said);
         assert!(device.survives() && device.table(&[&part]).is_ok());
+    }
+
+    #[test]
+    fn a_card_is_measured_without_the_way_to_it() {
+        let Ok(device) = open() else { return eprintln!("skipped: no CUDA driver") };
+        let rates = device.rates(1 << 16, Duration::ZERO).unwrap();
+        assert_eq!(rates.len(), 4);
+        for rate in rates {
+            assert!(rate.seconds.len() >= 3, "{}", rate.name);
+            let sound = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
+            assert!(rate.seconds.iter().all(sound) && rate.bytes > 0.0, "{}", rate.name);
+        }
     }
 }

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use self::inputs::Inputs;
 use self::work::{STEPS, Step, Work};
-use super::{Device, Error, Kernel};
+use super::{Device, Error, Kernel, Rate};
 
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -173,6 +173,58 @@ pub fn measure_fitting(
         match measure_together(device, effort, workers) {
             Err(Error::NoMemory { .. }) if workers > 1 => workers /= 2,
             measured => return measured,
+        }
+    }
+}
+
+/// What bounds a card, and kernels over what is in its memory already, beside the copy there.
+///
+/// Errors: those of the device.
+pub fn measure_card(device: &dyn Device, effort: Effort) -> Result<Vec<Figure>, Error> {
+    let mut rates = device.rates(effort.bytes, effort.time)?;
+    rates.iter_mut().for_each(|rate| rate.seconds.sort_by(f64::total_cmp));
+    let speed = |rate: &Rate, at: usize| {
+        let seconds = rate.seconds.get(at).copied().unwrap_or(f64::INFINITY);
+        Unit::Gigabytes.scale() * rate.bytes / seconds.max(1e-9)
+    };
+    let both = |rate: &Rate| (speed(rate, 0), speed(rate, rate.seconds.len() / 2));
+    let copy = rates.iter().find(|rate| rate.name == Rate::CARD_COPY);
+    let limit = |of: &Rate| {
+        let copy = copy.filter(|copy| ![copy.name, Rate::LINK].contains(&of.name))?;
+        let ((best, median), (bound, middle)) = (both(of), both(copy));
+        Some(Limit {
+            name: copy.name,
+            rate: copy.moves * bound,
+            unit: Unit::Gigabytes,
+            needs: of.moves,
+            share: of.moves * best / (copy.moves * bound),
+            share_of_medians: of.moves * median / (copy.moves * middle),
+        })
+    };
+    let figure = |of: &Rate| Figure {
+        kernel: of.name,
+        device: device.name(),
+        workers: 1,
+        rate: both(of).0,
+        median: both(of).1,
+        unit: Unit::Gigabytes,
+        runs: of.seconds.len() as u32,
+        limit: limit(of),
+    };
+    Ok(rates.iter().map(figure).collect())
+}
+
+/// Puts kernels over bytes beside the link of their card, if that was measured ([`measure_card`]), and not beside
+/// this machine's memory: what a copy reads and writes, a queue takes to the card and back.
+pub fn beside_link(figures: &mut [Figure], card: &[Figure]) {
+    let Some(link) = card.iter().find(|figure| figure.kernel == Rate::LINK) else { return };
+    for figure in figures {
+        let (rate, median) = (figure.rate, figure.median);
+        let bytes = figure.unit == Unit::Gigabytes;
+        if let Some(limit) = figure.limit.as_mut().filter(|_| bytes) {
+            limit.share = limit.needs * rate / link.rate;
+            limit.share_of_medians = limit.needs * median / link.median;
+            (limit.name, limit.rate) = (link.kernel, link.rate);
         }
     }
 }

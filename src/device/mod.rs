@@ -4,6 +4,8 @@
 //! changes a byte of output, only the time. A device that is not there, or that this program was
 //! built without, is an [`Error::Absent`] with the reason; nothing here panics for lack of hardware.
 
+use std::time::Duration;
+
 use crate::base::{Fault, Faulty, ShareLetter};
 use crate::kernel::otp::{BLOCK_BYTES, Pad};
 use crate::kernel::{align, pack, pairhmm, ungapped};
@@ -79,6 +81,14 @@ pub trait Device: Send + Sync {
         Vec::new()
     }
 
+    /// What bounds one of its cards, each measured for `time` on about `bytes` of its memory; nothing where that
+    /// was not written for a device.
+    ///
+    /// Errors: the device's.
+    fn rates(&self, _bytes: usize, _time: Duration) -> Result<Vec<Rate>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Whether a new queue would work although one has failed: on another card.
     fn survives(&self) -> bool {
         false
@@ -90,6 +100,26 @@ pub trait Device: Send + Sync {
     fn only(&self, _cards: &[usize]) -> Result<Box<dyn Device>, Error> {
         Err(Error::absent(self.name(), "its cards cannot be chosen"))
     }
+}
+
+/// How long a card takes for something that a job's way from and to this machine's memory hides.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    /// What was measured.
+    pub name: &'static str,
+    /// Bytes of the text of one run: of the secret, of the data, of what is copied.
+    pub bytes: f64,
+    /// Bytes read and written in the card's memory, or over the link, for each of them.
+    pub moves: f64,
+    /// Of every run.
+    pub seconds: Vec<f64>,
+}
+
+impl Rate {
+    /// Copies from the card's memory to the card's memory: what bounds kernels over bytes that are there.
+    pub const CARD_COPY: &str = "copy on the card";
+    /// Pinned memory to the card and back at the same time, bytes of both ways.
+    pub const LINK: &str = "link, both ways";
 }
 
 /// What a method of [`Queue`] does; the names of both are the same.

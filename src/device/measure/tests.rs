@@ -198,3 +198,26 @@ fn a_device_that_panics_is_one_that_failed() {
         assert!(matches!(failed, Err(Error::Failed { device: "broken", .. })));
     }
 }
+
+#[test]
+fn kernels_of_a_card_stand_beside_its_link_and_not_beside_this_memory() {
+    let bound = |name, rate| Limit {
+        name,
+        rate,
+        unit: Unit::Gigabytes,
+        needs: 3.0,
+        share: 9.0,
+        share_of_medians: 9.0,
+    };
+    let mut xor = figure("xor", "cuda", 1, 10.0);
+    (xor.median, xor.limit) = (8.0, Some(bound("copy", 20.0)));
+    let mut link = figure(Rate::LINK, "cuda", 1, 40.0);
+    link.median = 32.0;
+    let mut figures = [xor];
+    beside_link(&mut figures, &[]);
+    assert_eq!(figures[0].limit.as_ref().unwrap().name, "copy", "nothing to stand beside");
+    beside_link(&mut figures, &[link]);
+    let limit = figures[0].limit.as_ref().unwrap();
+    assert_eq!((limit.name, limit.rate), (Rate::LINK, 40.0));
+    assert_eq!((limit.share, limit.share_of_medians), (0.75, 0.75));
+}
