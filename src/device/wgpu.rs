@@ -144,16 +144,15 @@ impl Gpu {
         let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let others = filters.map(|filter| self.device.push_error_scope(filter));
-        let done = foreign::caught(act);
+        let done = foreign::caught(act).unwrap_or_else(|| {
+            lose(&self.lost, "its library gave up".into());
+            Err(Error::failed(NAME, step)("its library gave up"))
+        });
         let [internal, validation] = others;
         let complaint = pollster::block_on(validation.pop()).or(pollster::block_on(internal.pop()));
         if pollster::block_on(memory.pop()).is_some() {
             return Err(Error::NoMemory { device: NAME, piece_bytes: bytes });
         }
-        let done = done.unwrap_or_else(|| {
-            lose(&self.lost, "its library gave up".into());
-            Err(Error::failed(NAME, step)("its library gave up"))
-        });
         self.there(step)?;
         match complaint {
             None => done,
