@@ -39,8 +39,8 @@ impl Running {
         let mut text = String::new();
         while self.out.read_line(&mut text).unwrap() > 0 && !text.ends_with("\n}\n") {}
         match serde_json::from_str::<serde_json::Value>(&text) {
-            Ok(document) => document["data"].clone(),
-            Err(_) => panic!("it said '{text}' and {}", self.complaints()),
+            Ok(document) if document["ok"] == true => document["data"].clone(),
+            _ => panic!("it said '{text}' and {}", self.complaints()),
         }
     }
 
