@@ -322,6 +322,15 @@ impl GpuLane {
         })
     }
 
+    /// [`Gpu::asked`] for a step of this lane, which takes as much memory as it has.
+    fn asked<T>(
+        &self,
+        step: &'static str,
+        act: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.gpu.asked(step, self.memory.size() as usize, act)
+    }
+
     /// Sends off what lies in `upload`.
     fn submit(&self, launch: &Launch) -> Running {
         let plan_at = self.upload.size() - PLAN_BYTES as u64;
@@ -381,7 +390,7 @@ impl Lane for GpuLane {
         let [first, second, third] = launch.numbers;
         let (step, plan) = ("start work", [first, second, third, 0]);
         let mut running = None;
-        let started = self.gpu.asked(step, self.memory.size() as usize, || {
+        let started = self.asked(step, || {
             let mut upload =
                 self.upload.get_mapped_range_mut(..).map_err(Error::failed(NAME, step))?;
             let plan_at = self.upload.size() as usize - PLAN_BYTES;
@@ -405,7 +414,7 @@ impl Lane for GpuLane {
     ) -> Result<(), Error> {
         let Some(running) = self.running.take() else { return Ok(()) };
         let step = "finish work";
-        let finished = self.gpu.asked(step, 0, || {
+        let finished = self.asked(step, || {
             self.wait(&running)?;
             let results = self.download.get_mapped_range(..running.down);
             let results = results.map_err(Error::failed(NAME, step))?;
@@ -415,7 +424,7 @@ impl Lane for GpuLane {
             Ok(())
         });
         // Whatever came of it: a buffer that stays mapped could be neither used again nor wiped.
-        let unmapped = self.gpu.asked(step, 0, || {
+        let unmapped = self.asked(step, || {
             self.download.unmap();
             Ok(())
         });
@@ -428,7 +437,7 @@ impl Drop for GpuLane {
     fn drop(&mut self) {
         let _ = self.finish(std::iter::empty());
         let wipe = "be wiped";
-        let _ = self.gpu.asked(wipe, 0, || {
+        let _ = self.asked(wipe, || {
             let mut upload =
                 self.upload.get_mapped_range_mut(..).map_err(Error::failed(NAME, wipe))?;
             upload.slice(..).fill(0);
@@ -437,7 +446,7 @@ impl Drop for GpuLane {
             Ok(())
         });
         for buffer in [&self.memory, &self.download] {
-            let _ = self.gpu.asked(wipe, 0, || {
+            let _ = self.asked(wipe, || {
                 let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
                 encoder.clear_buffer(buffer, 0, None);
                 self.gpu.queue.submit([encoder.finish()]);
